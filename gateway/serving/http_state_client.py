@@ -40,9 +40,7 @@ class HttpStateClient:
         self._location: StateLocation | None = None
         self._session: aiohttp.ClientSession | None = None
 
-    async def request(
-        self, project: str, method: str, path: str, body: bytes = b""
-    ) -> StateAnswer:
+    async def request(self, project: str, method: str, path: str, body: bytes = b"") -> StateAnswer:
         """Ask State for JSON, on behalf of a project.
 
         Raises:
@@ -68,8 +66,10 @@ class HttpStateClient:
             ClientDisconnected: the client has left.
         """
         if fields_of(scope).get(CONTENT_ENCODING, b"identity") != b"identity":
-            raise UnsupportedEncoding("Bodies of this route cannot be compressed.")
+            raise UnsupportedEncoding("Bodies of this route cannot be compressed.", "identity")
         upload = _Upload(receive) if _has_body(scope) else None
+        if upload is None:
+            await receive()  # the end of no body: what comes next is that the client has left
         try:
             async with AsyncExitStack() as stack:
                 headers = _headers_for_state(scope, response)

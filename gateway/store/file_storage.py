@@ -196,7 +196,7 @@ class FileStorage:
 
     def _listed(self, found: dict[str, dict[str, Any]]) -> Iterator[StoredKey]:
         for path, about in found.items():
-            at = about.get("mtime") or about.get("LastModified") or about.get("created")
+            at: Any = about.get("mtime") or about.get("LastModified") or about.get("created")
             modified_s = at.timestamp() if hasattr(at, "timestamp") else float(at or math.inf)
             yield StoredKey(path.removeprefix(self._root).lstrip("/"), modified_s)
 
@@ -243,7 +243,7 @@ class _FolderDraft:
         self._path = Path(path)
         self._draft = self._path.with_name(f"{DRAFT}{secrets.token_hex(4)}-{self._path.name}")
         self._draft.parent.mkdir(OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
-        self.file = open(self._draft, "xb", opener=_owner_only)  # noqa: PTH123, SIM115 - an opener
+        self.file = open(self._draft, "xb", opener=_owner_only)  # noqa: SIM115 - an opener
 
     def commit(self) -> None:
         """Give the file its name, once its content is on the disk."""
