@@ -38,7 +38,7 @@ class State:
         self,
         config: dict[str, JsonValue],
         accounts: dict[str, JsonValue] | None = None,
-        batches: DeploymentHandle | None = None,  # noqa: ARG002 - Serve runs what is named here
+        batches: DeploymentHandle | None = None,  # Serve runs what is named here
     ) -> None:
         log_with_serve()
         try:
