@@ -15,7 +15,7 @@ from gateway.config.batches import BatchesConfig
 from gateway.store.batches import (
     BatchRow,
     EndStatus,
-    Part,
+    BatchPart,
     PartKind,
     end_batch,
     parts_of,
@@ -117,7 +117,7 @@ async def delete_leftovers(state: ProjectState, batch_id: str) -> None:
 
 
 async def _concatenate(
-    state: ProjectState, kind: PartKind, parts: list[Part]
+    state: ProjectState, kind: PartKind, parts: list[BatchPart]
 ) -> _ResultFile | None:
     keys = [part.key for part in parts if part.kind == kind]
     if not keys:

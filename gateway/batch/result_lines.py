@@ -59,7 +59,7 @@ class _Details(msgspec.Struct):
     reasoning_tokens: int | None = 0
 
 
-class _Usage(msgspec.Struct):
+class _ReportedUsage(msgspec.Struct):
     """Usage in either of OpenAI's forms."""
 
     prompt_tokens: int | None = 0
@@ -72,11 +72,11 @@ class _Usage(msgspec.Struct):
     output_tokens_details: _Details | None = None
 
 
-class _Answer(msgspec.Struct):
-    usage: _Usage | None = None
+class _AnswerWithUsage(msgspec.Struct):
+    usage: _ReportedUsage | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_answers = msgspec.json.Decoder(_AnswerWithUsage)
 
 
 def answer_line(custom_id: str, status: int, request_id: str, body: bytes) -> bytes:
@@ -97,7 +97,7 @@ def unanswered_line(custom_id: str, code: str) -> bytes:
 def usage_of(body: bytes) -> LineUsage:
     """The tokens that an answer reports; none if it does not."""
     try:
-        usage = _answers.decode(body).usage or _Usage()
+        usage = _answers.decode(body).usage or _ReportedUsage()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return LineUsage()
     given = usage.prompt_tokens_details or usage.input_tokens_details or _Details()

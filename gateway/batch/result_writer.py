@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from gateway.batch.line_set import pack_lines
 from gateway.batch.result_lines import LineUsage
-from gateway.store.batches import Part, PartKind, Progress, add_parts
+from gateway.store.batches import BatchPart, PartKind, Progress, add_parts
 from gateway.store.database import DatabaseUnavailable
 from gateway.store.file_storage import StorageUnavailable
 from gateway.store.project_state import ProjectState
@@ -110,7 +110,7 @@ class ResultWriter:
                 return
 
     async def _write(self, results: list[LineResult]) -> None:
-        parts: list[Part] = []
+        parts: list[BatchPart] = []
         for kind in ("output", "error"):
             found = [each for each in results if each.kind == kind]
             if found:
@@ -120,12 +120,12 @@ class ResultWriter:
             lambda c: add_parts(c, self._batch_id, self._epoch, parts, progress)
         )
 
-    async def _write_part(self, kind: PartKind, results: list[LineResult]) -> Part:
+    async def _write_part(self, kind: PartKind, results: list[LineResult]) -> BatchPart:
         key = f"{folder_of(self._batch_id)}/{self._epoch}-{self._flushes}.{kind}"
         data = b"".join([each.data for each in results])
         stored = await self._state.files.write(key, _once(data), len(data))
         lines = pack_lines(each.number for each in results)
-        return Part(key=key, kind=kind, lines=lines, bytes=stored.bytes)
+        return BatchPart(key=key, kind=kind, lines=lines, bytes=stored.bytes)
 
 
 def folder_of(batch_id: str) -> str:

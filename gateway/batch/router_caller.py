@@ -62,7 +62,7 @@ class RouterCaller:
             identity = self._identities.of(call.project_id)
         except GatewayError as error:
             return LineAnswer(status=error.status, body=error.body(), request_id=call.request_id)
-        answer = _Answer(call.body)
+        answer = _LineExchange(call.body)
         await self._app(_scope(call, identity), answer.receive, answer.send)
         fields = answer.fields
         return LineAnswer(
@@ -74,7 +74,7 @@ class RouterCaller:
         )
 
 
-class _Answer:
+class _LineExchange:
     """The other end of a call: gives the body, and keeps what is answered."""
 
     def __init__(self, body: bytes) -> None:

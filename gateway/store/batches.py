@@ -108,7 +108,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Requests, if they have been counted."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class BatchPart(msgspec.Struct, frozen=True, kw_only=True):
     """A file of results in the file storage."""
 
     key: str
@@ -273,7 +273,7 @@ def add_parts(
     connection: sa.Connection,
     batch_id: str,
     epoch: int,
-    parts: Sequence[Part],
+    parts: Sequence[BatchPart],
     progress: Progress,
 ) -> None:
     """Record files with results; from then on, their lines are done.
@@ -296,11 +296,11 @@ def add_parts(
         connection.execute(batch_parts.insert().values(**values))
 
 
-def parts_of(connection: sa.Connection, batch_id: str) -> list[Part]:
+def parts_of(connection: sa.Connection, batch_id: str) -> list[BatchPart]:
     """All files with results of a batch, in the order in which they were recorded."""
     query = sa.select(batch_parts).where(batch_parts.c.batch_id == batch_id)
     rows = connection.execute(query.order_by(batch_parts.c.number))
-    return [row_of(row, Part) for row in rows]
+    return [row_of(row, BatchPart) for row in rows]
 
 
 def begin_finalizing(

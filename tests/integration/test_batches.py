@@ -20,9 +20,9 @@ from tests.gateway_process import (
 
 pytestmark = pytest.mark.integration
 
-LINES = 600
+LINES = 1500
 CHAT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-SIMULATION = {"step_s": 0.01, "output_tokens": 12}
+SIMULATION = {"step_s": 0.01, "output_tokens": 12, "max_sequences": 16}
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ class _Line(msgspec.Struct):
     body: msgspec.Raw
 
 
-class _Response(msgspec.Struct):
+class _LineBody(msgspec.Struct):
     body: msgspec.Raw
 
 
@@ -78,15 +78,15 @@ class _Error(msgspec.Struct):
     code: str
 
 
-class _Result(msgspec.Struct):
+class _StoredResult(msgspec.Struct):
     """A line of a file of results."""
 
     custom_id: str
-    response: _Response | None = None
+    response: _LineBody | None = None
     error: _Error | None = None
 
 
-class Counts(BaseModel):
+class MessageCounts(BaseModel):
     """How many requests there are, and how they ended."""
 
     processing: int
@@ -102,7 +102,7 @@ class MessageBatch(BaseModel):
     id: str
     type: Literal["message_batch"] = "message_batch"
     processing_status: Literal["in_progress", "canceling", "ended"]
-    request_counts: Counts
+    request_counts: MessageCounts
     created_at: datetime
     expires_at: datetime
     ended_at: datetime | None
@@ -310,7 +310,7 @@ async def _results(state: ProjectState, row: BatchRow) -> AsyncIterator[bytes]:
 
 
 def _result(line: bytes, *, is_answered: bool) -> bytes:
-    found = msgspec.json.decode(line, type=_Result)
+    found = msgspec.json.decode(line, type=_StoredResult)
     custom_id = msgspec.json.encode(found.custom_id)
     if found.response is None:
         kind = ENDED_RESULTS.get(found.error.code if found.error else "", b"expired")
@@ -330,14 +330,14 @@ def _status(row: BatchRow) -> Literal["in_progress", "canceling", "ended"]:
     return "canceling" if row.status == "cancelling" else "in_progress"
 
 
-def _counts(row: BatchRow) -> Counts:
+def _counts(row: BatchRow) -> MessageCounts:
     """Requests are counted as they ended only once all have."""
     if row.ended_s is None:
-        return Counts(processing=row.total, succeeded=0, errored=0, canceled=0, expired=0)
+        return MessageCounts(processing=row.total, succeeded=0, errored=0, canceled=0, expired=0)
     is_cancelled = row.status == "cancelled"
     # A batch that failed, or was cancelled before it began, has no results at all.
     missing = row.total - row.completed - row.failed
-    return Counts(
+    return MessageCounts(
         processing=0,
         succeeded=row.completed,
         errored=row.failed - row.unanswered + (0 if is_cancelled else missing),

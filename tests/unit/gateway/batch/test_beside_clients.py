@@ -28,8 +28,8 @@ from gateway.simulation.virtual_time import LoopTimeline, run_in_virtual_time
 from gateway.telemetry.facts import ReplicaMetadata
 from gateway.telemetry.update import Update
 
-SECONDS = 120.0
-WARM_S = 10.0
+SECONDS = 300.0
+WARM_S = 20.0
 PERIOD_S = 0.1
 LINES = 20_000
 BYTES_PER_TOKEN = 4

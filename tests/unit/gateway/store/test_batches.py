@@ -11,7 +11,7 @@ from gateway.errors.state import BatchNotCancellable, ObjectNotFound
 from gateway.store.batches import (
     BatchRow,
     NewBatch,
-    Part,
+    BatchPart,
     Progress,
     Superseded,
     add_parts,
@@ -58,8 +58,8 @@ def _new(project: str = "p1", window_s: int = 86_400) -> NewBatch:
     )
 
 
-def _part(key: str) -> Part:
-    return Part(key=key, kind="output", lines=b"\1\0\0\0", bytes=3)
+def _part(key: str) -> BatchPart:
+    return BatchPart(key=key, kind="output", lines=b"\1\0\0\0", bytes=3)
 
 
 async def _created(database: Database, new: NewBatch | None = None) -> BatchRow:
