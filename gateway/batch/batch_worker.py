@@ -103,6 +103,11 @@ class BatchWorker:
             with contextlib.suppress(Superseded, DatabaseUnavailable):
                 await self._state.write(partial(_release, job.row))
 
+    @property
+    def running(self) -> int:
+        """Batches whose lines run now."""
+        return sum(job.run is not None for job in self._jobs.values())
+
     async def claim(self) -> None:
         """Take over batches that nobody has, as many as may run."""
         now_s = self._state.now_s

@@ -13,9 +13,9 @@ from gateway.batch.result_lines import unanswered_line
 from gateway.batch.result_writer import LineResult, ResultWriter, folder_of
 from gateway.config.batches import BatchesConfig
 from gateway.store.batches import (
+    BatchPart,
     BatchRow,
     EndStatus,
-    BatchPart,
     PartKind,
     end_batch,
     parts_of,

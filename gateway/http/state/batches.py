@@ -88,7 +88,7 @@ class OutputDetails(BaseModel):
     reasoning_tokens: int
 
 
-class BatchUsage(BaseModel):
+class TokensOfBatch(BaseModel):
     """Tokens that a batch has taken so far."""
 
     input_tokens: int
@@ -121,7 +121,7 @@ class BatchObject(BaseModel):
     cancelling_at: int | None
     cancelled_at: int | None
     request_counts: RequestCounts
-    usage: BatchUsage
+    usage: TokensOfBatch
     metadata: dict[str, str] | None
 
     @classmethod
@@ -246,8 +246,8 @@ def _errors(row: BatchRow) -> ErrorList | None:
     return ErrorList(data=[BatchErrorObject.model_validate(each) for each in row.errors])
 
 
-def _usage(row: BatchRow) -> BatchUsage:
-    return BatchUsage(
+def _usage(row: BatchRow) -> TokensOfBatch:
+    return TokensOfBatch(
         input_tokens=row.input_tokens,
         input_tokens_details=InputDetails(cached_tokens=row.cached_tokens),
         output_tokens=row.output_tokens,

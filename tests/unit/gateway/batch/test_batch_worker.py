@@ -135,7 +135,10 @@ async def test_one_line_asks_for_an_engine(
     worker = _worker(state, gateway, clock, Rooms(0), wakes=wakes)
     worker.start()
 
-    await asyncio.sleep(0.6)
+    async with asyncio.timeout(PATIENCE_S):
+        while not worker.running:  # noqa: ASYNC110 - a fake has no event for it
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
 
     found = gateway.under_way
     await worker.close()

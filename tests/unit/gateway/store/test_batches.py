@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import BatchNotCancellable, ObjectNotFound
 from gateway.store.batches import (
+    BatchPart,
     BatchRow,
     NewBatch,
-    BatchPart,
     Progress,
     Superseded,
     add_parts,
