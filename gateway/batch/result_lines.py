@@ -59,7 +59,7 @@ class _Details(msgspec.Struct):
     reasoning_tokens: int | None = 0
 
 
-class _ReportedUsage(msgspec.Struct):
+class _UsageOfAnswer(msgspec.Struct):
     """Usage in either of OpenAI's forms."""
 
     prompt_tokens: int | None = 0
@@ -73,7 +73,7 @@ class _ReportedUsage(msgspec.Struct):
 
 
 class _AnswerWithUsage(msgspec.Struct):
-    usage: _ReportedUsage | None = None
+    usage: _UsageOfAnswer | None = None
 
 
 _answers = msgspec.json.Decoder(_AnswerWithUsage)
@@ -97,7 +97,7 @@ def unanswered_line(custom_id: str, code: str) -> bytes:
 def usage_of(body: bytes) -> LineUsage:
     """The tokens that an answer reports; none if it does not."""
     try:
-        usage = _answers.decode(body).usage or _ReportedUsage()
+        usage = _answers.decode(body).usage or _UsageOfAnswer()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return LineUsage()
     given = usage.prompt_tokens_details or usage.input_tokens_details or _Details()

@@ -11,7 +11,7 @@ from gateway.errors.request import InvalidRequest
 from gateway.errors.state import StateDown
 from gateway.http.errors import handle_errors, send_error
 from gateway.http.state.batches import batches_router
-from gateway.http.state.files import ProjectFiles, files_router
+from gateway.http.state.files import StoredFiles, files_router
 from gateway.http.state.incoming import IncomingFiles
 from gateway.http.state.message_batches import message_batches_router
 from gateway.http.state.uploads import ProjectUploads, uploads_router
@@ -78,7 +78,7 @@ def _routes(state: ProjectState) -> FastAPI:
     app.add_exception_handler(ClientDisconnected, _answer_nobody)
     incoming = IncomingFiles(state)
     for router in (
-        files_router(ProjectFiles(state, incoming)),
+        files_router(StoredFiles(state, incoming)),
         uploads_router(ProjectUploads(state, incoming)),
         batches_router(state),
         message_batches_router(state),
