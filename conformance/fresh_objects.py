@@ -8,6 +8,8 @@ from conformance.http_answers import ask
 
 FILE_IDS = ("file_id", "file-abc123")
 UPLOAD_IDS = ("upload_abc123", "upload_id")
+BATCH_ID = "batch_id"
+INPUT_FILE_ID = "input_file_id"
 _CONTENT = b"text"
 _PURPOSE = b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
 _FILE = (
@@ -28,6 +30,11 @@ def with_fresh_objects(
     match parts:
         case ["", "v1", "files", file_id, *_] if file_id in FILE_IDS:
             parts[3] = _file(target) or file_id
+        case ["", "v1", "batches", batch_id, *_] if batch_id == BATCH_ID:
+            parts[3] = _batch(target) or batch_id
+        case ["", "v1", "batches"] if body and INPUT_FILE_ID.encode() in body:
+            given = json.loads(body)
+            body = json.dumps({**given, INPUT_FILE_ID: _input_file(target)}).encode()
         case ["", "v1", "uploads", upload_id, "complete"] if upload_id in UPLOAD_IDS:
             parts[3], part = _upload_with_part(target, upload_id)
             if body and part:
@@ -39,6 +46,20 @@ def with_fresh_objects(
 
 def _file(target: CheckTarget) -> str:
     return _made(target, "/v1/files", _PURPOSE + _FILE % b"file", _IS_FORM)
+
+
+def _input_file(target: CheckTarget) -> str:
+    form = _PURPOSE.replace(b"user_data", b"batch") + _FILE % b"file"
+    return _made(target, "/v1/files", form, _IS_FORM) or INPUT_FILE_ID
+
+
+def _batch(target: CheckTarget) -> str:
+    fields = {
+        INPUT_FILE_ID: _input_file(target),
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    }
+    return _made(target, "/v1/batches", json.dumps(fields).encode(), {})
 
 
 def _upload(target: CheckTarget, size: int) -> str:

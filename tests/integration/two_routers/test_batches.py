@@ -10,13 +10,7 @@ import openai
 import pytest
 
 from gateway.http.state.batches import BatchObject
-from tests.gateway_process import (
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.gateway_process import GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -26,28 +20,14 @@ SIMULATION = {"step_s": 0.01, "output_tokens": 12, "max_sequences": 16}
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """A gateway that keeps files and batches, and a model with one simulated engine."""
-    folder = tmp_path_factory.mktemp("batches")
-    front = gateway_application()
-    front["args"] = {
-        "state": {"database": f"sqlite:///{folder / 'state.db'}", "files": str(folder / "files")}
-    }
-    model = model_application(name="m", engine="sim", simulation=SIMULATION)
-    with GatewayProcess(document(front, model), folder) as running:
-        wait_for(lambda: _answers(running))
-        yield running
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
+    """The gateway, with a model that has one simulated engine."""
+    with shared.models(model_application(name="m", engine="sim", simulation=SIMULATION)):
+        yield shared
 
 
 def _client(gateway: GatewayProcess) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=2)
-
-
-def _answers(gateway: GatewayProcess) -> bool:
-    try:
-        return _client(gateway).batches.list().data == []
-    except openai.APIError:
-        return False
 
 
 def _line(number: int) -> bytes:
