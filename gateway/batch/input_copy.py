@@ -26,7 +26,7 @@ class InputCopy:
             FileMissing: it has been deleted.
             StorageUnavailable: it cannot be read.
         """
-        copy = cls(await asyncio.to_thread(tempfile.TemporaryFile))
+        copy = cls(tempfile.TemporaryFile())  # here: opened by a thread, it could be lost
         try:
             async for block in storage.read(key):
                 await asyncio.to_thread(copy._file.write, block)

@@ -51,7 +51,8 @@ class LineSorter:
         self.lines += 1
         if len(self._run) >= self._run_lines:
             run, self._run = self._run, []
-            self._spilled.append(await asyncio.to_thread(_spill, run))
+            self._spilled.append(tempfile.TemporaryFile())
+            await asyncio.to_thread(_spill, run, self._spilled[-1])
 
     async def plan(self) -> AsyncIterator[bytes]:
         """The records of all lines in order, some at a time."""
@@ -87,11 +88,9 @@ class LinePlan:
         return LinePlace(*_RECORD.unpack_from(self._records, position * RECORD_BYTES))
 
 
-def _spill(run: list[tuple[bytes, LinePlace]]) -> BinaryIO:
+def _spill(run: list[tuple[bytes, LinePlace]], file: BinaryIO) -> None:
     run.sort()
-    file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - `LineSorter.close` closes it
     file.writelines(_KEY_LENGTH.pack(len(key)) + key + _RECORD.pack(*place) for key, place in run)
-    return file
 
 
 def _read_run(file: BinaryIO) -> Iterator[tuple[bytes, LinePlace]]:

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 
@@ -96,7 +97,7 @@ class FileStorage:
             StorageUnavailable: it could not be written.
             Exception: whatever `parts` raises.
         """
-        writer = await self._run(_Writer, self, key)
+        writer = await self._opened(partial(_Writer, self, key), _Writer.discard)
         try:
             async for block in _blocks(parts):
                 if writer.bytes + len(block) > max_bytes:
@@ -138,7 +139,7 @@ class FileStorage:
             FileMissing: it does not exist.
             StorageUnavailable: it cannot be read.
         """
-        file = await self._run(self.open, key)
+        file = await self._opened(partial(self.open, key), lambda opened: opened.close())
         try:
             if start:
                 await self._run(file.seek, start)
@@ -199,6 +200,16 @@ class FileStorage:
             at: Any = about.get("mtime") or about.get("LastModified") or about.get("created")
             modified_s = at.timestamp() if hasattr(at, "timestamp") else float(at or math.inf)
             yield StoredKey(path.removeprefix(self._root).lstrip("/"), modified_s)
+
+    async def _opened(self, open_: Callable[[], T], undo: Callable[[T], None]) -> T:
+        """Open something in a thread; if nobody waits for it any more by then, undo it."""
+        opening = asyncio.ensure_future(self._run(open_))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(FileMissing, StorageUnavailable):
+                await self._run(undo, await opening)
+            raise
 
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         def run() -> T:

@@ -1,5 +1,6 @@
 """Bytes of files are written whole or not at all, in a folder and in an object store."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -155,3 +156,26 @@ def test_an_unknown_storage_is_refused() -> None:
     """The message names the field."""
     with pytest.raises(ConfigError, match=r"state\.files: "):
         FileStorage("nonsense://bucket")
+
+
+async def test_a_writer_that_is_cancelled_while_it_opens_leaves_nothing(tmp_path: Path) -> None:
+    """Neither an open file nor a draft: the thread that opens it cannot be stopped."""
+    storage = FileStorage(str(tmp_path / "files"))
+    for turns in range(4):
+        writing = asyncio.create_task(storage.write(f"files/{turns}", _once(b"x"), LIMIT))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait([writing])
+
+    await storage.close()
+
+    assert await asyncio.to_thread(_files_in, tmp_path) == []
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
