@@ -26,7 +26,8 @@ class InputCopy:
             FileMissing: it has been deleted.
             StorageUnavailable: it cannot be read.
         """
-        copy = cls(tempfile.TemporaryFile())  # here: opened by a thread, it could be lost
+        # Opened here: what a thread opens could be lost.
+        copy = cls(tempfile.TemporaryFile())  # noqa: SIM115 - `close` closes it
         try:
             async for block in storage.read(key):
                 await asyncio.to_thread(copy._file.write, block)

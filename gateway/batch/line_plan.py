@@ -51,7 +51,7 @@ class LineSorter:
         self.lines += 1
         if len(self._run) >= self._run_lines:
             run, self._run = self._run, []
-            self._spilled.append(tempfile.TemporaryFile())
+            self._spilled.append(tempfile.TemporaryFile())  # noqa: SIM115 - `close` closes it
             await asyncio.to_thread(_spill, run, self._spilled[-1])
 
     async def plan(self) -> AsyncIterator[bytes]:
