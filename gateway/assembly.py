@@ -49,6 +49,7 @@ from gateway.serving.request_record import RequestSinks
 from gateway.serving.router_context import RouterContext
 from gateway.serving.settlements import Settlements
 from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.state_client import StateClient
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
@@ -81,6 +82,8 @@ class RouterOptions:
     """Seconds since the epoch."""
     accounts: AccountsClient | None = None
     """Keeper of projects, keys and usage; None where no database is configured."""
+    state: StateClient | None = None
+    """Keeper of files, batches and responses; None where none is configured."""
     peers: RouterPeers = field(default_factory=NoPeers)
     """The gateway's other routers."""
     log_folder: Path | None = None
