@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sa
 
+from gateway.errors.state import ObjectNotFound
 from gateway.request.response_item import with_id
 from gateway.store.pages import Cursor, Page, page_of
 from gateway.store.response_tables import item_places, items
@@ -73,6 +74,19 @@ def page_of_items(
         InvalidRequest: the cursor names no such item.
     """
     return page_of(connection, _placed(project, owner, part).subquery(), cursor, ItemRow)
+
+
+def found_item(connection: sa.Connection, project: str, owner: str, item_id: str) -> ItemRow:
+    """One item of a conversation.
+
+    Raises:
+        ObjectNotFound: it has no such item.
+    """
+    query = _placed(project, owner, None).where(items.c.id == item_id).limit(1)
+    row = connection.execute(query).first()
+    if row is None:
+        raise ObjectNotFound(f"Item with id '{item_id[:200]}' not found.")
+    return ItemRow(row.id, row.data)
 
 
 def found_items(

@@ -5,6 +5,7 @@ from fastapi import FastAPI, Request, Response
 from gateway.asgi import App
 from gateway.errors.state import StateDown
 from gateway.http.errors import handle_errors
+from gateway.http.state.kept_answers import kept_answers_routers
 from gateway.store.database import DatabaseUnavailable
 from gateway.store.file_storage import StorageUnavailable
 from gateway.store.project_state import ProjectState
@@ -16,7 +17,7 @@ def state_app(state: ProjectState) -> App:
     handle_errors(app)
     for unavailable in (DatabaseUnavailable, StorageUnavailable):
         app.add_exception_handler(unavailable, _answer_unavailable)
-    for router in ():
+    for router in kept_answers_routers(state):
         app.include_router(router)
     return app
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from gateway.store import file_tables  # noqa: F401 - its tables are part of the metadata
+from gateway.store import file_tables, response_tables  # noqa: F401 - part of the metadata
 from gateway.store.migration import CONNECTION
 from gateway.store.tables import metadata
 
