@@ -53,6 +53,7 @@ ALLOW = b"allow"
 WWW_AUTHENTICATE = b"www-authenticate"
 SERVICE_TIER = b"x-gateway-service-tier"
 SIMULATED = b"x-simulated"
+NOT_STORED = b"x-gateway-not-stored"
 
 DISPATCH = b"x-gateway-dispatch"
 DRAINING = b"x-engine-draining"

@@ -24,6 +24,7 @@ MAX_ID = 256
 """Characters of an id that a client chooses."""
 RawItem = dict[str, msgspec.Raw]
 _HAVE_STATUS = frozenset(PREFIXES) - {"compaction"}
+_NULL = msgspec.Raw(b"null")
 _COMPLETED = msgspec.Raw(b'"completed"')
 
 
@@ -114,9 +115,9 @@ def shown_item(data: bytes) -> bytes:
     """A kept item as the API shows it: complete, and its content in parts."""
     fields, known = _fields.decode(data), _known.decode(data)
     kind = known.type or "message"
-    if kind in _HAVE_STATUS and fields.get("status", b"null") == b"null":
+    if kind in _HAVE_STATUS and fields.get("status", _NULL) == _NULL:
         fields["status"] = _COMPLETED
-    if kind == "message" and bytes(fields.get("content", b""))[:1] == b'"':
+    if kind == "message" and bytes(fields.get("content", _NULL))[:1] == b'"':
         text = _text.decode(fields["content"])
         part = _SaidPart(text) if known.role == "assistant" else _TextPart(text)
         fields["content"] = _raw([part])

@@ -20,6 +20,8 @@ from gateway.store.rows import row_of
 
 QUEUED, IN_PROGRESS, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
 UNFINISHED = (QUEUED, IN_PROGRESS)
+ENTERED = ("completed", "incomplete")
+"""Statuses with which a response becomes part of its conversation."""
 MAX_THREADS = 200
 """Expired threads that are deleted in one transaction."""
 
@@ -119,6 +121,7 @@ def finish_response(
     if row is None or not row.is_unfinished:
         return False
     _update(connection, project, response_id, status=status, body=body, lease_s=0)
+    row = msgspec.structs.replace(row, status=status)
     _add_output(connection, project, row, output)
     return True
 
@@ -207,8 +210,9 @@ def delete_expired(connection: sa.Connection, now_s: int) -> int:
 def _add_output(
     connection: sa.Connection, project: str, row: ResponseRow, output: Sequence[bytes]
 ) -> None:
+    """Add the output of a finished response, and all its items to its conversation."""
     made = add_items(connection, project, row.id, "output", output)
-    if row.conversation_id:
+    if row.conversation_id and row.status in ENTERED:
         given = items_of(connection, project, row.id, "input")
         data = [each.data for each in (*given, *made)]
         add_items(connection, project, row.conversation_id, "item", data)
