@@ -51,6 +51,7 @@ from gateway.serving.router_context import RouterContext
 from gateway.serving.settlements import Settlements
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.state_client import StateClient
+from gateway.serving.state_forwarder import StateForwarder
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
@@ -290,6 +291,7 @@ class AssembledRouter:
         )
         return create_app(
             *(inference, routers, self._shut_down, self._access_control(options)),
+            StateForwarder(options.state, context.drain),
             shared_origins=self._shared_origins,
             proxy_key=options.proxy_key,
         )

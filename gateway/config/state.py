@@ -48,6 +48,8 @@ class StateConfig(Strict):
     database, or in the user's data folder."""
     max_file_mb: float = Field(default=512, gt=0, le=8192)
     """Maximum size of a file, in megabytes (2**20 bytes)."""
+    max_upload_mb: float = Field(default=8192, gt=0)
+    """Maximum size of a file that is uploaded in parts."""
     project_gb: float = Field(default=100, gt=0)
     """Maximum size of all files and parts of uploads of a project, in gigabytes (2**30 bytes)."""
     responses: ResponsesConfig = Field(default_factory=ResponsesConfig)
@@ -96,6 +98,11 @@ class StateConfig(Strict):
     def max_file_bytes(self) -> int:
         """Maximum size of a file, in bytes."""
         return int(self.max_file_mb * MB)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Maximum size of a file that is uploaded in parts, in bytes."""
+        return int(self.max_upload_mb * MB)
 
     @property
     def project_bytes(self) -> int:

@@ -1,4 +1,7 @@
-"""ASGI application of the gateway: inference bypasses FastAPI, everything else goes through it."""
+"""ASGI application of the gateway.
+
+Inference and what State answers bypass FastAPI, everything else goes through it.
+"""
 
 import logging
 import secrets
@@ -9,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 
 from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of
 from gateway.config.route_paths import ROUTES
+from gateway.config.state_paths import LISTS, STORED_CHATS, is_state_path
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
 from gateway.header_names import ANTHROPIC_REQUEST_ID, OPENAI_VERSION, PROXY_PROOF, REQUEST_ID
@@ -26,6 +30,7 @@ from gateway.serving.access import AccessControl
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.handler import InferenceHandler
+from gateway.serving.state_forwarder import StateForwarder
 from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -41,13 +46,14 @@ def create_app(
     routers: Iterable[APIRouter],
     on_shutdown: Callable[[], Awaitable[None]],
     access: AccessControl,
+    state: StateForwarder,
     shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
     proxy_key: str = "",
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
     `routers`: all routes but those of inference. `on_shutdown`: called when the server shuts down.
-    `access`: decides which requests are let in. `shared_origins`: the web pages that may use it
+    `access`: decides which requests are let in. `state`: passes on what State answers. `shared_origins`: the web pages that may use it
     now, if any.
     `proxy_key`: if not empty, only requests are answered that carry it, as the gateway's HAProxy
     sends them.
@@ -70,7 +76,9 @@ def create_app(
     handle_errors(other)
     for router in (inference_documents(), *routers):
         other.include_router(router)
-    return GatewayApp(other, inference, access, shared_origins, proxy_key=proxy_key.encode())
+    return GatewayApp(
+        other, inference, access, state, shared_origins, proxy_key=proxy_key.encode()
+    )
 
 
 class GatewayApp:
@@ -81,6 +89,7 @@ class GatewayApp:
         rest: App,
         inference: InferenceHandler,
         access: AccessControl,
+        state: StateForwarder,
         shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
         *,
         proxy_key: bytes = b"",
@@ -89,6 +98,7 @@ class GatewayApp:
         self._rest = rest
         self._inference = inference
         self._access = access
+        self._state = state
         self._shared_origins = shared_origins
         self._proxy_key = proxy_key
         self._bypasses = RareWarning(logger)
@@ -100,6 +110,7 @@ class GatewayApp:
             self._rest,
             self._inference,
             self._access,
+            self._state,
             self._shared_origins,
             proxy_key=self._proxy_key,
             returns_ids=False,
@@ -119,8 +130,11 @@ class GatewayApp:
     def _dispatch(
         self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
     ) -> Awaitable[None]:
-        if scope["path"] in ROUTES:
+        path = scope["path"]
+        if path in ROUTES and (path != STORED_CHATS or scope["method"] not in LISTS):
             return self._inference(scope, receive, response, request_id)
+        if path in ROUTES or is_state_path(path):
+            return self._state(scope, receive, response)
         return self._rest(*_for_fastapi(scope, receive, response))
 
     async def _admit(self, scope: Scope, response: ClientResponse) -> None:

@@ -40,6 +40,6 @@ class StateClient(Protocol):
         The project is that of the identity in `scope`.
 
         Raises:
-            StateDown: State cannot be reached, and nothing has been sent to the client.
+            StateDown: State cannot be reached, or its answer broke off.
             ClientDisconnected: the client has left.
         """

@@ -1,9 +1,10 @@
 """Responses that are made in the background: who makes them, and their events."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from gateway.request.response_object import FAILED, ended_body, ended_event
 from gateway.store.response_tables import response_events, responses
 from gateway.store.responses import (
     IN_PROGRESS,
@@ -71,27 +72,16 @@ def last_number(connection: sa.Connection, project: str, response_id: str) -> in
 
 
 def end_response(
-    connection: sa.Connection,
-    project: str,
-    row: ResponseRow,
-    status: str,
-    body_of: Callable[[bytes, str], bytes],
-    event_of: Callable[[int, str, bytes], bytes],
+    connection: sa.Connection, project: str, row: ResponseRow, status: str
 ) -> ResponseRow:
-    """End a response that is being made, without more of an answer: cancelled, or failed.
-
-    `body_of`: makes the object of the one before and the status. `event_of`: makes the last event
-    of its number, the status and the object.
-    """
-    body = body_of(row.body, status)
+    """End a response that is being made, without more of an answer: cancelled, or failed."""
+    body = ended_body(row.body, status)
     if finish_response(connection, project, row.id, status, body, ()):
         number = last_number(connection, project, row.id) + 1
+        data = ended_event(number, status, body)
         connection.execute(
             response_events.insert().values(
-                project_id=project,
-                response_id=row.id,
-                number=number,
-                data=event_of(number, status, body),
+                project_id=project, response_id=row.id, number=number, data=data
             )
         )
     query = sa.select(responses).where(
@@ -100,11 +90,14 @@ def end_response(
     return row_of(connection.execute(query).one(), ResponseRow)
 
 
-def abandoned(connection: sa.Connection, now_s: int) -> list[tuple[str, ResponseRow]]:
-    """Responses whose router has not been heard of for too long, each after its project."""
-    query = sa.select(responses).where(
-        responses.c.status.in_(UNFINISHED), responses.c.lease_s <= now_s
+def end_abandoned(connection: sa.Connection, now_s: int, most: int) -> int:
+    """End responses whose router has not been heard of for too long; return how many."""
+    query = (
+        sa.select(responses)
+        .where(responses.c.status.in_(UNFINISHED), responses.c.lease_s <= now_s)
+        .limit(most)
     )
-    return [(row.project_id, row_of(row, ResponseRow)) for row in connection.execute(query)]
-
-
+    rows = connection.execute(query).all()
+    for row in rows:
+        end_response(connection, row.project_id, row_of(row, ResponseRow), FAILED)
+    return len(rows)

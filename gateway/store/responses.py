@@ -18,12 +18,10 @@ from gateway.store.response_items import (
 from gateway.store.response_tables import item_places, items, response_events, responses
 from gateway.store.rows import row_of
 
-QUEUED, IN_PROGRESS, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
+QUEUED, IN_PROGRESS = "queued", "in_progress"
 UNFINISHED = (QUEUED, IN_PROGRESS)
 ENTERED = ("completed", "incomplete")
 """Statuses with which a response becomes part of its conversation."""
-MAX_THREADS = 200
-"""Expired threads that are deleted in one transaction."""
 
 
 class ResponseRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,14 +186,14 @@ def delete_response(connection: sa.Connection, project: str, response_id: str, n
         _update(connection, project, response_id, is_deleted=True, body=b"{}", lease_s=0)
 
 
-def delete_expired(connection: sa.Connection, now_s: int) -> int:
-    """Delete threads all of whose responses have expired, some at a time; return how many."""
+def delete_expired_threads(connection: sa.Connection, now_s: int, most: int) -> int:
+    """Delete threads all of whose responses have expired, at most so many; return how many."""
     ends_s = sa.func.max(sa.case((responses.c.is_deleted, 0), else_=responses.c.expires_s))
     query = (
         sa.select(responses.c.project_id, responses.c.root_id)
         .group_by(responses.c.project_id, responses.c.root_id)
         .having(ends_s <= now_s)
-        .limit(MAX_THREADS)
+        .limit(most)
     )
     threads = connection.execute(query).all()
     for project, root in threads:

@@ -11,8 +11,6 @@ from gateway.store.pages import Cursor, Page, page_of
 from gateway.store.response_tables import stored_chats
 from gateway.store.rows import row_of
 
-MAX_EXPIRED = 1_000
-"""Expired ones that are deleted in one transaction."""
 
 
 class ChatRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,10 +99,10 @@ def delete_chat(connection: sa.Connection, project: str, chat_id: str, now_s: in
     connection.execute(stored_chats.delete().where(_is(project, chat_id)))
 
 
-def delete_expired_chats(connection: sa.Connection, now_s: int) -> int:
-    """Delete chat completions that have expired, some at a time; return how many."""
+def delete_expired_chats(connection: sa.Connection, now_s: int, most: int) -> int:
+    """Delete chat completions that have expired, at most so many; return how many."""
     expired = (
-        sa.select(stored_chats.c.seq).where(stored_chats.c.expires_s <= now_s).limit(MAX_EXPIRED)
+        sa.select(stored_chats.c.seq).where(stored_chats.c.expires_s <= now_s).limit(most)
     )
     found = list(connection.execute(expired).scalars())
     if found:

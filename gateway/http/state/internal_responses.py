@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from gateway.errors.request import ContextExceeded
 from gateway.errors.state import ObjectNotFound
 from gateway.http.state.arrivals import Arrivals
-from gateway.http.state.json_bodies import MAX_INTERNAL_MB, checked_labels, json_response, read_json
+from gateway.http.state.json_bodies import checked_labels, json_response, read_json
 from gateway.http.state.parts import CurrentProject
 from gateway.responses.state_messages import (
     CHATS,
@@ -43,7 +43,7 @@ def internal_responses_router(state: ProjectState, arrivals: Arrivals) -> APIRou
     @router.post(HISTORY)
     async def history(request: Request, project: CurrentProject) -> Response:
         """Find the items that a request refers to."""
-        asked = await read_json(request, HistoryQuery, MAX_INTERNAL_MB)
+        asked = await read_json(request, HistoryQuery)
         now_s = state.now_s
         try:
             found = await state.read(lambda connection: _history(connection, project, asked, now_s))
@@ -58,7 +58,7 @@ def internal_responses_router(state: ProjectState, arrivals: Arrivals) -> APIRou
     @router.post(RESPONSES)
     async def keep(request: Request, project: CurrentProject) -> Response:
         """Keep a response, or begin one in the background."""
-        kept = await read_json(request, KeptResponse, MAX_INTERNAL_MB)
+        kept = await read_json(request, KeptResponse)
         new = store.NewResponse(
             id=kept.id,
             status=kept.status,
@@ -85,7 +85,7 @@ def internal_responses_router(state: ProjectState, arrivals: Arrivals) -> APIRou
         response_id: str, request: Request, project: CurrentProject
     ) -> Response:
         """Keep events of a response in the background, and perhaps its end."""
-        kept = await read_json(request, KeptEvents, MAX_INTERNAL_MB)
+        kept = await read_json(request, KeptEvents)
         events = [(number, bytes(data)) for number, data in kept.events]
         end, lease_s = kept.end, state.now_s + LEASE_S
 
@@ -104,7 +104,7 @@ def internal_responses_router(state: ProjectState, arrivals: Arrivals) -> APIRou
     @router.post(CHATS)
     async def keep_chat(request: Request, project: CurrentProject) -> Response:
         """Keep a chat completion."""
-        kept = await read_json(request, KeptChat, MAX_INTERNAL_MB)
+        kept = await read_json(request, KeptChat)
         row = ChatRow(
             id=kept.id,
             model=kept.model,

@@ -6,27 +6,19 @@ import msgspec
 from fastapi import Request, Response
 
 from gateway.errors.request import InvalidJSON, InvalidRequest
-from gateway.serving.body import read_body
 
 ValueT = TypeVar("ValueT")
-MAX_BODY_MB = 64.0
-"""Size of a client's body, in MiB."""
-MAX_INTERNAL_MB = 1024.0
-"""Size of a router's body: routers have limited what their clients send."""
 MAX_PAIRS, MAX_NAME, MAX_VALUE = 16, 64, 512
 """OpenAI's limits of `metadata`: pairs, and characters of their names and values."""
 
 
-async def read_json(
-    request: Request, kind: type[ValueT], max_body_mb: float = MAX_BODY_MB
-) -> ValueT:
+async def read_json(request: Request, kind: type[ValueT]) -> ValueT:
     """The body of a request; without one, an empty object.
 
     Raises:
         InvalidJSON: it is no such JSON.
     """
-    length = request.headers.get("content-length", "").encode() or None
-    body = await read_body(request.receive, length, max_body_mb)
+    body = await request.body()
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.ValidationError as error:

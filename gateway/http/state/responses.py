@@ -14,20 +14,15 @@ from gateway.http.organization.values import OrderedQuery, Params
 from gateway.http.state.arrivals import Arrivals
 from gateway.http.state.json_bodies import json_response, raw_page
 from gateway.http.state.parts import CurrentProject
-from gateway.http.state.response_objects import (
-    ended_body,
-    ended_event,
-    response_object,
-    written_event,
-)
 from gateway.request.response_item import shown_item
+from gateway.request.response_object import CANCELLED, FAILED, response_object, written_event
 from gateway.store import responses as store
 from gateway.store.background_responses import end_response, events_after
 from gateway.store.database import Transaction
 from gateway.store.pages import Page
 from gateway.store.project_state import ProjectState
 from gateway.store.response_items import ItemRow, page_of_items
-from gateway.store.responses import CANCELLED, FAILED, ResponseRow
+from gateway.store.responses import ResponseRow
 
 RESPONSE = "/v1/responses/{response_id}"
 POLL_S = 5.0
@@ -79,14 +74,13 @@ class StoredResponses:
         output = await self._state.read(
             lambda connection: store.output_of(connection, project, row.id)
         )
-        return json_response(msgspec.Raw(response_object(row, output)))
+        shown = response_object(row.body, row.status, [item.data for item in output])
+        return json_response(msgspec.Raw(shown))
 
     async def end(self, project: str, row: ResponseRow, status: str) -> ResponseRow:
         """End a response that is being made, unless it has just ended by itself."""
         ended = await self._state.write(
-            lambda connection: end_response(
-                connection, project, row, status, ended_body, ended_event
-            )
+            lambda connection: end_response(connection, project, row, status)
         )
         self._arrivals.announce((project, row.id))
         return ended
