@@ -11,6 +11,7 @@ from gateway.assembly import RouterOptions, build_router
 from gateway.config.loader import parse_gateway
 from gateway.metrics import Recorder
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
+from gateway.serving.state_client import StateClient
 from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import FakeEngine, Visit
@@ -28,13 +29,16 @@ class Surface:
         recorder: Recorder | None = None,
         tracer: Tracer | None = None,
         is_local: bool = True,
+        state: StateClient | None = None,
     ) -> None:
         self.fleet = Fleet()
         self.woken: list[str] = []
         self.wakes: list[int] = []
         self._loads: list[asyncio.Task[httpx.Response]] = []
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
-        options = RouterOptions(is_local=is_local, recorder=recorder, tracer=tracer, rng=rng)
+        options = RouterOptions(
+            is_local=is_local, recorder=recorder, tracer=tracer, rng=rng, state=state
+        )
         self.router = build_router(self.fleet, self.wake, upstream=upstream, options=options)
         self.pools = self.router.pools
         self.context = self.router.context
