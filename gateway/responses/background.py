@@ -194,7 +194,10 @@ class BackgroundResponses:
                 logger.warning("%s is given up: %s", response_id, error)
                 return
             heard_s = loop.time()
-            if not is_wanted or (running.done() and not collector.has_news.is_set()):
+            if not is_wanted:
+                return
+            if collector.end is not None and not collector.has_news.is_set():
+                await asyncio.wait([running], timeout=CLOSE_S)
                 return
 
     async def _send(self, project: str, response_id: str, collector: EventCollector) -> bool:

@@ -32,12 +32,9 @@ class ChatKeeper:
         self._is_stream = False
         self._answer = bytearray()
 
-    def passes(self, body: bytes) -> bool:
-        """Whether events of a stream may go on at once; they are kept either way."""
-        if not self._is_stream or _has_end(body):
-            return not self._is_stream
-        self._append(body)
-        return True
+    def passes(self, _body: bytes) -> bool:
+        """None may go past `send`: they are kept."""
+        return False
 
     async def send(self, message: Message, send: Send) -> None:
         """Send on what its client is to see."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from gateway.asgi import FIELDS, Message, Receive
+from gateway.asgi import FIELDS
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import CHAT
 from gateway.responses.background import BackgroundResponses
@@ -130,7 +130,7 @@ class KeptAnswers:
             headers=[each for each in scope["headers"] if each[0] not in BODY_HEADERS],
         )
         asked.pop(FIELDS, None)
-        await self._state.forward(asked, _without_body(call.receive), call.response)
+        await self._state.forward(asked, call.receive, call.response)
 
 
 async def _answer_with(fields: Fields, response: ClientResponse) -> None:
@@ -138,19 +138,3 @@ async def _answer_with(fields: Fields, response: ClientResponse) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await response.begin(200, headers)
     await response.finish(body)
-
-
-def _without_body(receive: Receive) -> Receive:
-    """Receives of a request without a body."""
-    is_first = True
-
-    async def received() -> Message:
-        nonlocal is_first
-        if is_first:
-            is_first = False
-            return {"type": "http.request", "body": b"", "more_body": False}
-        return await receive()
-
-    return received
-
-

@@ -36,10 +36,12 @@ def add_events(
     )
     if not wanted.rowcount:
         return False
-    if events:
+    # A router that has not heard the answer sends them again.
+    last = last_number(connection, project, response_id) if events else -1
+    if new := [event for event in events if event[0] > last]:
         values = [
             {"project_id": project, "response_id": response_id, "number": number, "data": data}
-            for number, data in events
+            for number, data in new
         ]
         connection.execute(response_events.insert(), values)
     return True
