@@ -9,6 +9,7 @@ end.
 import asyncio
 import contextlib
 import hashlib
+import math
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -66,13 +67,13 @@ class StoredKey:
 
     key: str
     modified_s: float
-    """When it was written, in Unix seconds."""
+    """When it was written, in Unix seconds; infinite where the storage does not say."""
 
 
 class FileStorage:
     """Files by keys such as `files/file-abc`; its methods are for one event loop.
 
-    `place`: a folder, or a URL that fsspec knows.
+    `place`: a folder, or the URL of an object store that fsspec knows.
 
     Raises:
         ConfigError: fsspec knows no such storage, or a package for it is missing.
@@ -196,7 +197,7 @@ class FileStorage:
     def _listed(self, found: dict[str, dict[str, Any]]) -> Iterator[StoredKey]:
         for path, about in found.items():
             at = about.get("mtime") or about.get("LastModified") or about.get("created")
-            modified_s = at.timestamp() if hasattr(at, "timestamp") else float(at or 0.0)
+            modified_s = at.timestamp() if hasattr(at, "timestamp") else float(at or math.inf)
             yield StoredKey(path.removeprefix(self._root).lstrip("/"), modified_s)
 
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -262,7 +263,6 @@ class _ObjectDraft:
     """A new object of an object store."""
 
     def __init__(self, fs: Any, path: str) -> None:  # noqa: ANN401 - fsspec has no types
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         self.file = fs.open(path, "wb", autocommit=False)
         self._is_done = False
 

@@ -14,7 +14,7 @@ from gateway.store.files import FileRow, check_room, create_file, used_bytes
 from gateway.store.rows import row_of
 
 FOLDER = "uploads"
-"""Folder of the storage with the bytes of parts, in a folder for each upload."""
+"""Folder of the storage with the bytes of parts, each under its id."""
 LIFETIME_S = 3_600
 """How long an upload may take."""
 MAX_PARTS = 10_000
@@ -50,7 +50,7 @@ class PartRow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """Key of its bytes in the storage."""
-        return f"{FOLDER}/{self.upload_id}/{self.id}"
+        return f"{FOLDER}/{self.id}"
 
 
 def new_upload_id() -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from gateway.config.accounts import NANO
 from gateway.http.organization.buckets import BucketPage, BucketQuery, PeriodPage
-from gateway.http.organization.query import query
+from gateway.http.query import query
 from gateway.http.organization.values import Texts
 from gateway.ledger.calendar import DAY_S
 from gateway.store.organization import Organization

@@ -14,7 +14,7 @@ from gateway.http.organization.parts import (
     ListObject,
     listed,
 )
-from gateway.http.organization.query import query
+from gateway.http.query import query
 from gateway.http.organization.values import LifetimeS, ListQuery, Params, Texts
 from gateway.store import api_keys as key_store
 from gateway.store import service_accounts as store

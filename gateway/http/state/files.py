@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.http.organization.query import parse, query
+from gateway.http.query import parse, query
 from gateway.http.state.file_objects import (
     MAX_NAME,
     ExpiresAfter,
@@ -72,7 +72,7 @@ def files_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
     async def create(request: Request, project: CurrentProject) -> FileObject:
         """Store a file."""
         config = state.config
-        size = announced_bytes(request, config.max_file_bytes)
+        size = announced_bytes(request, config.max_file_bytes, "file")
         room = config.project_bytes - await state.read(lambda c: store.used_bytes(c, project))
         with incoming.expect(project, size, room):
             return FileObject.of(await _store(request, project))

@@ -51,7 +51,8 @@ class FormReader:
         if kind != b"multipart/form-data" or not boundary:
             raise InvalidRequest(NOT_A_FORM)
         self._parts = parts
-        self._file_field = file_field
+        self.file_field = file_field
+        """Name of the field with the file."""
         self._events: deque[_Event] = deque()
         self._is_whole = False
         self._parser = _parser(boundary, self._events, self._end)
@@ -67,7 +68,7 @@ class FormReader:
         """
         filename = await self._read_fields()
         if filename is None:
-            name = self._file_field
+            name = self.file_field
             raise MissingParameter(f"Missing required parameter: '{name}'.", name)
         return FormFile(filename, self._content())
 
@@ -78,7 +79,7 @@ class FormReader:
             InvalidRequest: the body is no form, or has a second file, or too much beside it.
         """
         if await self._read_fields() is not None:
-            raise InvalidRequest("The form has more than one file.", self._file_field)
+            raise InvalidRequest("The form has more than one file.", self.file_field)
 
     async def _read_fields(self) -> str | None:
         """Read fields up to the file, and return its name; None at the end of the form."""
@@ -86,7 +87,7 @@ class FormReader:
             disposition = (event.headers or {}).get(b"content-disposition")
             _, options = parse_options_header(disposition)
             name = options.get(b"name", b"").decode(errors="replace")
-            if name == self._file_field:
+            if name == self.file_field:
                 return options.get(b"filename", b"").decode(errors="replace")
             if len(self.fields) >= MAX_FIELDS:
                 raise InvalidRequest("The form has too many fields.")

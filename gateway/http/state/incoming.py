@@ -57,7 +57,7 @@ class IncomingFiles:
         try:
             stored = await self._state.files.write(key, found.content, max_bytes)
         except FileTooLarge:
-            raise file_too_large(max_bytes) from None
+            raise file_too_large(max_bytes, form.file_field) from None
         try:
             await form.finish()
         except BaseException:
@@ -76,7 +76,7 @@ def form_of(request: Request, file_field: str) -> FormReader:
     return FormReader(request.headers.get("content-type", ""), parts, file_field)
 
 
-def announced_bytes(request: Request, max_bytes: int) -> int:
+def announced_bytes(request: Request, max_bytes: int, file_field: str) -> int:
     """Bytes that a request's file has at most.
 
     Raises:
@@ -86,10 +86,10 @@ def announced_bytes(request: Request, max_bytes: int) -> int:
     if not length.isdigit() or len(length) > 18:
         return max_bytes
     if int(length) > max_bytes + FORM_BYTES:
-        raise file_too_large(max_bytes)
+        raise file_too_large(max_bytes, file_field)
     return min(int(length), max_bytes)
 
 
-def file_too_large(max_bytes: int) -> BodyTooLarge:
+def file_too_large(max_bytes: int, file_field: str) -> BodyTooLarge:
     """The error for a file over a limit."""
-    return BodyTooLarge(f"The file is larger than the {max_bytes:,} bytes allowed.", "file")
+    return BodyTooLarge(f"The file is larger than the {max_bytes:,} bytes allowed.", file_field)

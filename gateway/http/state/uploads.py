@@ -121,7 +121,7 @@ def uploads_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
     @router.post(f"{UPLOAD}/parts")
     async def add_part(request: Request, upload_id: str, project: CurrentProject) -> PartObject:
         """Take a part."""
-        size, now_s = announced_bytes(request, MAX_PART_BYTES), state.now_s
+        size, now_s = announced_bytes(request, MAX_PART_BYTES, "data"), state.now_s
         room = await state.read(
             lambda c: store.room_of_upload(c, project, upload_id, now_s, config.project_bytes)
         )
