@@ -67,6 +67,7 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
     return router.bind(
         None if accounts is None else _accounts(accounts),
         None if state is None else _state(state, accounts),
+        keeps_responses=state is not None and parse_state(state).responses.store,
     )
 
 

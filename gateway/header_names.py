@@ -194,6 +194,12 @@ RESPONSE_HEADERS = (
         "How long the request waited for an engine to start; absent if it did not.",
     ),
     Header(
+        NOT_STORED,
+        "`1`",
+        "The response could not be stored, as it usually is; its `store` is false, too. Of a stream,"
+        " the last event says so.",
+    ),
+    Header(
         IGNORED_TOOLS,
         "types of tools",
         "Hosted tools, such as `web_search`, that a request to `/v1/responses` lists among its own,"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import ObjectNotFound
-from gateway.http.organization.query import query
+from gateway.http.query import query
 from gateway.http.state.json_bodies import checked_labels, json_response, raw_page, read_json
 from gateway.http.state.parts import CurrentProject
 from gateway.http.state.responses import ItemsQuery

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
 
 from gateway.errors.request import InvalidRequest
-from gateway.http.organization.query import query
+from gateway.http.query import query
 from gateway.http.organization.values import OrderedQuery, Params
 from gateway.http.state.arrivals import Arrivals
 from gateway.http.state.json_bodies import json_response, raw_page
