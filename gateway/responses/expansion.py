@@ -65,6 +65,13 @@ def expanded(
     return msgspec.structs.replace(request, body=body, head=head)
 
 
+def without_store(request: InferenceRequest) -> InferenceRequest:
+    """The request without its `store`, of which engines would say that nothing is stored."""
+    fields = _fields.decode(request.body)
+    fields.pop("store", None)
+    return msgspec.structs.replace(request, body=msgspec.json.encode(fields))
+
+
 def _resolved(item: bytes, found: dict[str, msgspec.Raw]) -> bytes:
     reference = referred_id(item)
     return item if reference is None else bytes(found[reference])

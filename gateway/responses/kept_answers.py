@@ -9,7 +9,7 @@ from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import CHAT
 from gateway.responses.background import BackgroundResponses
 from gateway.responses.chat_keeper import ChatKeeper
-from gateway.responses.expansion import expanded, resolved_items
+from gateway.responses.expansion import expanded, resolved_items, without_store
 from gateway.responses.plan import ResponsePlan, concerns_state, own_items, response_plan
 from gateway.responses.queued_response import queued_object
 from gateway.responses.response_edits import Fields, kept_response, to_raw
@@ -57,7 +57,7 @@ class KeptAnswers:
             async with UntilDisconnect(call.receive, call.response):
                 await self._calls.check(request.project)
                 call.response.add_filter(ChatKeeper(request, self._calls))
-                await maker.run(request, call.response)
+                await maker.run(without_store(request), call.response)
             return
         plan = response_plan(request, keeps=self._keeps)
         if plan.is_background:
