@@ -21,6 +21,8 @@ from tests.gateway_process import Document, GatewayProcess
 
 CONFIG = ROOT / "configs" / "dev.yaml"
 DIRECTORY = ROOT / "build" / "conformance"
+START_TIMEOUT_S = 900
+"""Time for the engines to start, also on a machine that does other things."""
 
 
 def main() -> None:
@@ -58,7 +60,7 @@ def _target(url: str | None, spec: str | None) -> Iterator[CheckTarget]:
         yield CheckTarget(url.rstrip("/"), spec=spec)
         return
     document: Document = yaml.safe_load(CONFIG.read_text())
-    with GatewayProcess(document, DIRECTORY) as gateway:
+    with GatewayProcess(document, DIRECTORY, start_timeout_s=START_TIMEOUT_S) as gateway:
         yield CheckTarget(gateway.url, spec=spec)
 
 

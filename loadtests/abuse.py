@@ -61,7 +61,7 @@ ENTRIES: Mapping[Engine, Mapping[str, object]] = {
         "accelerator": "cpu",
         "cpus_per_worker": 0.25,
         "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
-        "engine_args": {"enforce_eager": True, "max_num_seqs": 16},
+        "engine_args": {"enforce_eager": True, "dtype": "float32", "max_num_seqs": 16},
     },
     Engine.SIM: {"engine": "sim", "simulation": {"max_sequences": 16, "step_s": 0.02}},
 }

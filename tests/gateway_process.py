@@ -21,6 +21,7 @@ import yaml
 
 from deployments.local.processes import Session, free_port
 from gateway.config.gateway import GatewayConfig
+from gateway.local_files import DATA_HOME
 from gateway.proxy_key import cluster_token
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +47,7 @@ class GatewayProcess:
     document: Document
     directory: Path
     port: int = field(default_factory=free_port)
+    start_timeout_s: float = START_TIMEOUT_S
 
     def __enter__(self) -> Self:
         """Start, and wait until it says that it is ready."""
@@ -58,10 +60,11 @@ class GatewayProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
+                env={**os.environ, DATA_HOME: str(self.directory / "data")},
                 start_new_session=True,
             )
         try:
-            wait_for(lambda: "is ready" in self.log or not self.is_running, START_TIMEOUT_S)
+            wait_for(lambda: "is ready" in self.log or not self.is_running, self.start_timeout_s)
             assert self.is_running, self.log
             self.session = Session.read(ROOT / ".run" / f"{self.process.pid}.json")
         except BaseException:

@@ -38,7 +38,7 @@ from loadtests.peers.ray_llm import THROUGHPUT_SWITCHES, Variant, ray_llm
 from loadtests.targets import LoadTarget
 
 MODEL = "demo"
-ENGINE_ARGS: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 16}
+ENGINE_ARGS: dict[str, Any] = {"enforce_eager": True, "dtype": "float32", "max_num_seqs": 16}
 """Arguments of all engines, as in configs/dev.yaml."""
 VARIABLES = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB

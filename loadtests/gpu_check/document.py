@@ -26,7 +26,7 @@ def model_entry(source: str, adapter: str, gpus: int) -> dict[str, object]:
         "engine_args": {"max_num_seqs": SLOTS},
     }
     if not gpus:
-        arguments = {"max_num_seqs": SLOTS, "enforce_eager": True}
+        arguments = {"max_num_seqs": SLOTS, "enforce_eager": True, "dtype": "float32"}
         more = {"env": {"VLLM_CPU_KVCACHE_SPACE": "1"}, "engine_args": arguments}
         return {**entry, "accelerator": "cpu", "cpus_per_worker": CPU_CPUS, **more}
     entry |= {"accelerator": "gpu", "cpus_per_worker": GPU_CPUS}

@@ -52,7 +52,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         *({"name": name, "source": str(folder / name)} for name in ("twin", "other", "torn")),
         {"name": "gone", "source": str(folder / "gone")},
     ]
-    args = {"enforce_eager": True, "max_num_seqs": 16}
+    args = {"enforce_eager": True, "dtype": "float32", "max_num_seqs": 16}
     with engine_process(
         entry(adapters=adapters, max_loaded_adapters=1, engine_args=args), folder
     ) as running:
@@ -228,7 +228,7 @@ POOLING_REQUESTS: dict[str, dict[str, object]] = {
 
 def test_embeddings_have_the_clients_name(tmp_path: Path) -> None:
     """And so have all other answers of an engine that embeds, with an adapter or without."""
-    args = {"enforce_eager": True, "runner": "pooling", "convert": "embed"}
+    args = {"enforce_eager": True, "dtype": "float32", "runner": "pooling", "convert": "embed"}
     pirate = {"name": "pirate", "source": "models/demo/pirate"}
     with engine_process(entry(engine_args=args, adapters=[pirate]), tmp_path) as engine:
         for path, body in POOLING_REQUESTS.items():

@@ -27,7 +27,7 @@ ENTRY = {
     "accelerator": "cpu",
     "env": {"VLLM_CPU_KVCACHE_SPACE": "1", **CLUSTER},
     "adapters": [{"name": "pirate", "source": "models/demo/pirate"}],
-    "engine_args": {"enforce_eager": True, "max_num_seqs": 16},
+    "engine_args": {"enforce_eager": True, "dtype": "float32", "max_num_seqs": 16},
 }
 VICTIM, ATTACKER = "project:victim", "project:attacker"
 ids = itertools.count(1)

@@ -19,7 +19,7 @@ from tests.gateway_process import (
 pytestmark = pytest.mark.e2e
 
 DEVELOPMENT = {"demo": "ready", "demo-embed": "ready"}
-ENGINE_ARGS = {"enforce_eager": True, "max_num_seqs": 1}
+ENGINE_ARGS = {"enforce_eager": True, "dtype": "float32", "max_num_seqs": 1}
 
 
 def demo(name: str, **more: object) -> Document:
