@@ -113,8 +113,11 @@ def remove_items(
     ids = list(connection.execute(sa.select(item_places.c.item_id).where(*mine)).scalars())
     connection.execute(item_places.delete().where(*mine))
     for some in _in_parts(sorted(set(ids))):
-        is_used = sa.exists().where(
-            item_places.c.project_id == project, item_places.c.item_id == items.c.id
+        is_used = (
+            sa.select(item_places.c.seq)
+            .where(item_places.c.project_id == project, item_places.c.item_id == items.c.id)
+            .correlate(items)
+            .exists()
         )
         connection.execute(
             items.delete().where(items.c.project_id == project, items.c.id.in_(some), ~is_used)

@@ -263,7 +263,7 @@ def _until(connection: sa.Connection, project: str, row: ResponseRow) -> list[It
 def _thread(project: str, response_id: str) -> sa.Select[tuple[str, bytes]]:
     """Items of a response and of all that it continues, oldest first."""
     thread = (
-        sa.select(responses.c.id, responses.c.previous_id, sa.literal(0).label("age"))
+        sa.select(responses.c.id, responses.c.previous_id, sa.literal_column("0", sa.Integer).label("age"))
         .where(responses.c.project_id == project, responses.c.id == response_id)
         .cte("thread", recursive=True)
     )
