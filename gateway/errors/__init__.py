@@ -49,7 +49,6 @@ GatewayError                    500  server_error
 ├── AccountsDown                503  accounts_unavailable
 ├── StateDown                   503  state_unavailable
 │   └── NotStored                    not_stored
-├── StateRefused                     (State's own error, as it is)
 ├── ModelUnavailable            503  model_unavailable
 ├── SpendUnknown                503  spend_unknown
 ├── ShuttingDown                503  shutting_down

@@ -1,9 +1,7 @@
 """Errors of the APIs that keep something for projects: files, uploads, batches, responses."""
 
-import msgspec
-
 from gateway import header_names
-from gateway.errors.gateway_error import ErrorBody, ErrorDetail, GatewayError
+from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import MAX_SHOWN_PATH, InvalidRequest
 
 
@@ -68,18 +66,3 @@ class NotStored(StateDown):
     """The answer was made, but could not be kept, and its client has asked for that."""
 
     code = "not_stored"
-
-
-class StateRefused(GatewayError):
-    """State's own error, as a router passes it on."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        try:
-            detail = msgspec.json.decode(body, type=ErrorBody).error
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            detail = ErrorDetail("State has failed; its log has the details.", self.type, None, None)
-        super().__init__(detail.message, detail.param)
-        self.args = (status, body)
-        self.status = status
-        self.type = detail.type
-        self.code = detail.code or self.code

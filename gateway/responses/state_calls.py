@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
-from gateway.errors.state import StateDown, StateRefused
+from gateway.errors.gateway_error import ErrorBody, ErrorDetail, GatewayError
+from gateway.errors.state import StateDown
 from gateway.responses.state_messages import (
     CHATS,
     HISTORY,
@@ -23,6 +24,21 @@ from gateway.serving.state_client import StateClient, StateUnavailable
 AnswerT = TypeVar("AnswerT")
 AWAY_S = 2.0
 """For how long State is not asked to keep what need not be kept, once it has not answered."""
+
+
+class StateRefused(GatewayError):
+    """State's own error, as a router passes it on."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        try:
+            detail = msgspec.json.decode(body, type=ErrorBody).error
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            detail = ErrorDetail("State has failed; its log has the details.", self.type, None, None)
+        super().__init__(detail.message, detail.param)
+        self.args = (status, body)
+        self.status = status
+        self.type = detail.type
+        self.code = detail.code or self.code
 
 
 class StateCalls:

@@ -27,7 +27,6 @@ from gateway.errors.limits import (
     SpendUnknown,
 )
 from gateway.errors.request import MethodNotAllowed, ModelNotFound
-from gateway.errors.state import StateRefused
 from gateway.errors.upstream import ModelUnavailable
 
 CLASSES = [
@@ -50,7 +49,6 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     RateLimited: ("too many tokens", "requests", 2.5),
     QuotaExceeded: ("too much money", 2.5),
     SpendUnknown: ("nobody knows", 2.5),
-    StateRefused: (404, b"{}"),
     TooManyFailures: ("too many failures", 2.5),
     AuthUnavailable: ("no keys", 2.5),
 }
