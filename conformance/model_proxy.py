@@ -23,6 +23,7 @@ _HOP = frozenset({"host", "content-length", "connection", "transfer-encoding", "
 @contextmanager
 def model_proxy(target: CheckTarget) -> Iterator[str]:
     """Run the proxy in a thread; its address, without `/v1`."""
+
     class ProxyHandler(_Handler):
         gateway = target
 

@@ -149,7 +149,7 @@ class AssembledRouter:
             live_config,
             self.history,
         )
-        self._kept_answers = (
+        self.kept_answers = (
             None
             if options.state is None
             else KeptAnswers(options.state, keeps=options.keeps_responses)
@@ -202,8 +202,8 @@ class AssembledRouter:
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
-        if self._kept_answers is not None:
-            await self._kept_answers.close()
+        if self.kept_answers is not None:
+            await self.kept_answers.close()
         await self._identities.close()
         await self._authenticator.close()
         await self._demand_publisher.close()
@@ -274,7 +274,7 @@ class AssembledRouter:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             *(resolver, context, shadows, live_config, self._bodies, self.request_metrics),
-            self._kept_answers,
+            self.kept_answers,
         )
         routers = (
             models_router(self.fleet, live_config, self._health_of),

@@ -196,8 +196,8 @@ RESPONSE_HEADERS = (
     Header(
         NOT_STORED,
         "`1`",
-        "The response could not be stored, as it usually is; its `store` is false, too. Of a stream,"
-        " the last event says so.",
+        "The response could not be stored, as it usually is; its `store` is false, too. Of a"
+        " stream, the last event says so.",
     ),
     Header(
         IGNORED_TOOLS,

@@ -151,7 +151,8 @@ class BodyTooSlow(_UnreadBody):
 
 class BodyTooLarge(_UnreadBody):
     """The body is larger than `max_body_mb`, or than `max_text_body_mb` on a route for texts; a file
-    is larger than the limits in `state`."""
+    is larger than the limits in `state`.
+    """
 
     status = 413
     code = "body_too_large"

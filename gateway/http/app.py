@@ -76,9 +76,7 @@ def create_app(
     handle_errors(other)
     for router in (inference_documents(), *routers):
         other.include_router(router)
-    return GatewayApp(
-        other, inference, access, state, shared_origins, proxy_key=proxy_key.encode()
-    )
+    return GatewayApp(other, inference, access, state, shared_origins, proxy_key=proxy_key.encode())
 
 
 class GatewayApp:

@@ -67,7 +67,9 @@ def split_input(raw: msgspec.Raw) -> list[bytes]:
     try:
         given = _input.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise InvalidRequest("`input` must be a string or an array of input items.", "input") from None
+        raise InvalidRequest(
+            "`input` must be a string or an array of input items.", "input"
+        ) from None
     if isinstance(given, str):
         message = {"type": "message", "role": "user", "content": given}
         return [msgspec.json.encode(message)]

@@ -35,7 +35,7 @@ from gateway.upstream.sse import RESPONSES, event_data, split_events
 
 FLUSH_S = 0.2
 """For how long events are gathered before they are kept."""
-RENEW_S = 4.0
+RENEW_S = 2.0
 """How often a silent router says that it lives."""
 GIVE_UP_S = 60.0
 """For how long State may be away before the response is given up."""
@@ -220,7 +220,9 @@ async def _until_end(run: Run, response: ClientResponse, collector: EventCollect
         collector.fail(error.code, error.message)
     except Exception:
         logger.exception("%s failed", response.request_id.decode())
-        collector.fail("server_error", "The gateway had an internal error; its log has the details.")
+        collector.fail(
+            "server_error", "The gateway had an internal error; its log has the details."
+        )
     finally:
         collector.has_news.set()
     collector.fail("server_error", "The engine's answer has no end.")

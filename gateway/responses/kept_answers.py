@@ -44,9 +44,7 @@ class KeptAnswers:
         """Whether a request needs this."""
         return concerns_state(request, keeps=self._keeps)
 
-    async def answer(
-        self, request: InferenceRequest, maker: AnswerMaker, call: ClientCall
-    ) -> None:
+    async def answer(self, request: InferenceRequest, maker: AnswerMaker, call: ClientCall) -> None:
         """Answer such a request.
 
         Raises:

@@ -83,9 +83,7 @@ def response_plan(request: InferenceRequest, *, keeps: bool) -> ResponsePlan:
             "`previous_response_id` and `conversation` exclude each other.", "conversation"
         )
     is_kept = is_answered and _is_to_be_kept(fields.store, keeps=keeps)
-    is_background = (
-        is_answered and _is_given(fields.background) and read_bool(fields.background)
-    )
+    is_background = is_answered and _is_given(fields.background) and read_bool(fields.background)
     if is_background and not is_kept:
         raise InvalidRequest(
             "Responses in the background must be stored: leave out `store`."

@@ -33,7 +33,9 @@ class StateRefused(GatewayError):
         try:
             detail = msgspec.json.decode(body, type=ErrorBody).error
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            detail = ErrorDetail("State has failed; its log has the details.", self.type, None, None)
+            detail = ErrorDetail(
+                "State has failed; its log has the details.", self.type, None, None
+            )
         super().__init__(detail.message, detail.param)
         self.args = (status, body)
         self.status = status
@@ -102,13 +104,9 @@ class StateCalls:
         if self.is_away:
             await self.history(project, HistoryQuery())
 
-    async def _post(
-        self, project: str, path: str, value: object, kind: type[AnswerT]
-    ) -> AnswerT:
+    async def _post(self, project: str, path: str, value: object, kind: type[AnswerT]) -> AnswerT:
         try:
-            answer = await self._client.request(
-                project, "POST", path, msgspec.json.encode(value)
-            )
+            answer = await self._client.request(project, "POST", path, msgspec.json.encode(value))
         except StateUnavailable:
             self._record_away()
             raise

@@ -40,9 +40,7 @@ class HttpStateClient:
         self._location: StateLocation | None = None
         self._session: aiohttp.ClientSession | None = None
 
-    async def request(
-        self, project: str, method: str, path: str, body: bytes = b""
-    ) -> StateAnswer:
+    async def request(self, project: str, method: str, path: str, body: bytes = b"") -> StateAnswer:
         """Ask State for JSON, on behalf of a project.
 
         Raises:

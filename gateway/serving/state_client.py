@@ -22,9 +22,7 @@ class StateAnswer:
 class StateClient(Protocol):
     """State, as routers use it."""
 
-    async def request(
-        self, project: str, method: str, path: str, body: bytes = b""
-    ) -> StateAnswer:
+    async def request(self, project: str, method: str, path: str, body: bytes = b"") -> StateAnswer:
         """Ask State for JSON, on behalf of a project ("" where nobody is authenticated).
 
         `path`: percent-encoded, with its query; those below `/internal/` are for routers alone.

@@ -86,9 +86,7 @@ def end_response(
                 project_id=project, response_id=row.id, number=number, data=data
             )
         )
-    query = sa.select(responses).where(
-        responses.c.project_id == project, responses.c.id == row.id
-    )
+    query = sa.select(responses).where(responses.c.project_id == project, responses.c.id == row.id)
     return row_of(connection.execute(query).one(), ResponseRow)
 
 

@@ -243,7 +243,7 @@ class _FolderDraft:
         self._path = Path(path)
         self._draft = self._path.with_name(f"{DRAFT}{secrets.token_hex(4)}-{self._path.name}")
         self._draft.parent.mkdir(OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
-        self.file = open(self._draft, "xb", opener=_owner_only)  # noqa: PTH123, SIM115 - an opener
+        self.file = open(self._draft, "xb", opener=_owner_only)  # noqa: SIM115 - an opener
 
     def commit(self) -> None:
         """Give the file its name, once its content is on the disk."""

@@ -91,9 +91,7 @@ def usable_state(
         if text is not None
     }
     shared = (
-        None
-        if accounts is None
-        else resolved(accounts.database, ("accounts", "database"), environ)
+        None if accounts is None else resolved(accounts.database, ("accounts", "database"), environ)
     )
     placed = config.model_copy(update=given).placed(shared, environ)
     try:

@@ -89,9 +89,7 @@ def found_item(connection: sa.Connection, project: str, owner: str, item_id: str
     return ItemRow(row.id, row.data)
 
 
-def found_items(
-    connection: sa.Connection, project: str, ids: Iterable[str]
-) -> dict[str, bytes]:
+def found_items(connection: sa.Connection, project: str, ids: Iterable[str]) -> dict[str, bytes]:
     """Those of a project's items that exist, by id."""
     found: dict[str, bytes] = {}
     for some in _in_parts(sorted(set(ids))):
@@ -140,9 +138,7 @@ def within(rows: Iterable[ItemRow], max_bytes: int) -> list[ItemRow]:
     return kept
 
 
-def _placed(
-    project: str, owner: str, part: Part | None
-) -> sa.Select[tuple[int, str, bytes]]:
+def _placed(project: str, owner: str, part: Part | None) -> sa.Select[tuple[int, str, bytes]]:
     query = (
         sa.select(item_places.c.seq, items.c.id, items.c.data)
         .join(

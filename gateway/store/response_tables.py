@@ -103,7 +103,7 @@ conversations = Table(
     _order(),
     _text("project_id"),
     _text("id"),
-    Column("metadata", JSON, nullable=False, key="labels"),
+    Column("labels", JSON, nullable=False),
     _whole("created_s"),
     UniqueConstraint("project_id", "id"),
 )
@@ -115,7 +115,7 @@ stored_chats = Table(
     _text("project_id"),
     _text("id"),
     _text("model"),
-    Column("metadata", JSON, nullable=False, key="labels"),
+    Column("labels", JSON, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("messages", LargeBinary, nullable=False),
     _whole("created_s"),

@@ -98,16 +98,18 @@ def add_response(
         expires_s=expires_s,
         lease_s=lease_s,
     )
-    connection.execute(
-        responses.insert().values(project_id=project, **msgspec.structs.asdict(row))
-    )
+    connection.execute(responses.insert().values(project_id=project, **msgspec.structs.asdict(row)))
     add_items(connection, project, new.id, "input", new.input)
     if not row.is_unfinished:
         _add_output(connection, project, row, new.output)
 
 
 def finish_response(
-    connection: sa.Connection, project: str, response_id: str, status: str, body: bytes,
+    connection: sa.Connection,
+    project: str,
+    response_id: str,
+    status: str,
+    body: bytes,
     output: Sequence[bytes],
 ) -> bool:
     """Complete a response that is being made; False if it is no longer.
@@ -224,9 +226,7 @@ def _find(connection: sa.Connection, project: str, response_id: str) -> Response
     return None if row is None else row_of(row, ResponseRow)
 
 
-def _update(
-    connection: sa.Connection, project: str, response_id: str, **values: object
-) -> None:
+def _update(connection: sa.Connection, project: str, response_id: str, **values: object) -> None:
     mine = (responses.c.project_id == project) & (responses.c.id == response_id)
     connection.execute(responses.update().where(mine).values(**values))
 
@@ -263,7 +263,9 @@ def _until(connection: sa.Connection, project: str, row: ResponseRow) -> list[It
 def _thread(project: str, response_id: str) -> sa.Select[tuple[str, bytes]]:
     """Items of a response and of all that it continues, oldest first."""
     thread = (
-        sa.select(responses.c.id, responses.c.previous_id, sa.literal_column("0", sa.Integer).label("age"))
+        sa.select(
+            responses.c.id, responses.c.previous_id, sa.literal_column("0", sa.Integer).label("age")
+        )
         .where(responses.c.project_id == project, responses.c.id == response_id)
         .cte("thread", recursive=True)
     )
@@ -281,6 +283,4 @@ def _thread(project: str, response_id: str) -> sa.Select[tuple[str, bytes]]:
 
 
 def _is_placed() -> sa.ColumnElement[bool]:
-    return (items.c.project_id == item_places.c.project_id) & (
-        items.c.id == item_places.c.item_id
-    )
+    return (items.c.project_id == item_places.c.project_id) & (items.c.id == item_places.c.item_id)

@@ -12,7 +12,6 @@ from gateway.store.response_tables import stored_chats
 from gateway.store.rows import row_of
 
 
-
 class ChatRow(msgspec.Struct, frozen=True, kw_only=True):
     """A chat completion that is kept."""
 
@@ -42,9 +41,7 @@ def chat(connection: sa.Connection, project: str, chat_id: str, now_s: int) -> C
     Raises:
         ObjectNotFound: there is none, or it has expired.
     """
-    query = sa.select(stored_chats).where(
-        _is(project, chat_id), stored_chats.c.expires_s > now_s
-    )
+    query = sa.select(stored_chats).where(_is(project, chat_id), stored_chats.c.expires_s > now_s)
     row = connection.execute(query).first()
     if row is None:
         raise ObjectNotFound(f"Chat completion with id '{chat_id[:200]}' not found.")
@@ -101,9 +98,7 @@ def delete_chat(connection: sa.Connection, project: str, chat_id: str, now_s: in
 
 def delete_expired_chats(connection: sa.Connection, now_s: int, most: int) -> int:
     """Delete chat completions that have expired, at most so many; return how many."""
-    expired = (
-        sa.select(stored_chats.c.seq).where(stored_chats.c.expires_s <= now_s).limit(most)
-    )
+    expired = sa.select(stored_chats.c.seq).where(stored_chats.c.expires_s <= now_s).limit(most)
     found = list(connection.execute(expired).scalars())
     if found:
         connection.execute(stored_chats.delete().where(stored_chats.c.seq.in_(found)))

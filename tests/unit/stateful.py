@@ -23,6 +23,7 @@ from gateway.store.project_state import ProjectState
 from tests.unit.conftest import Visit, answer, chunked
 
 RESPONSES = "/v1/responses"
+DATABASE = "state.db"
 Json = dict[str, Any]
 
 
@@ -47,9 +48,7 @@ class InProcessState:
         self.before: Callable[[str], None] = lambda path: None
         """Called with the path of each request."""
 
-    async def request(
-        self, project: str, method: str, path: str, body: bytes = b""
-    ) -> StateAnswer:
+    async def request(self, project: str, method: str, path: str, body: bytes = b"") -> StateAnswer:
         """Ask for JSON."""
         self.before(path)
         if self.is_away:
@@ -83,8 +82,8 @@ class InProcessState:
 async def in_process_state(
     folder: Path, clock: Clock | None = None
 ) -> AsyncIterator[InProcessState]:
-    """A State with an empty database in a folder."""
-    database = await Database.open(f"sqlite:///{folder}/state.db")
+    """A State with a database in a folder, which may be there already."""
+    database = await Database.open(f"sqlite:///{folder}/{DATABASE}")
     files = FileStorage(str(folder / "files"))
     state = ProjectState(database, files, StateConfig(), clock or Clock())
     yield InProcessState(state)
@@ -117,9 +116,7 @@ class ResponsesEngine:
         else:
             await self._end()
             whole = self.response(body)
-            await visit.send(
-                answer(json.dumps(whole).encode(), b"content-type: application/json")
-            )
+            await visit.send(answer(json.dumps(whole).encode(), b"content-type: application/json"))
 
     def response(self, body: Json, status: str = "completed") -> Json:
         """The object that it answers with."""
@@ -174,9 +171,7 @@ class ResponsesEngine:
             message = {"role": "assistant", "content": self.text}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             whole = {**head, "object": "chat.completion", "choices": [choice]}
-            await visit.send(
-                answer(json.dumps(whole).encode(), b"content-type: application/json")
-            )
+            await visit.send(answer(json.dumps(whole).encode(), b"content-type: application/json"))
             return
         deltas: list[Json] = [{"role": "assistant"}, *({"content": each} for each in self.text)]
         chunks = [

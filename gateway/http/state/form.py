@@ -125,9 +125,7 @@ class FormReader:
         self._is_whole = True
 
 
-def _parser(
-    boundary: bytes, events: deque[_Event], on_end: Callable[[], None]
-) -> MultipartParser:
+def _parser(boundary: bytes, events: deque[_Event], on_end: Callable[[], None]) -> MultipartParser:
     """A parser that appends what it finds to `events`; `on_end`: called at the form's end."""
     headers: dict[bytes, bytes] = {}
     name, value = bytearray(), bytearray()

@@ -81,9 +81,7 @@ def internal_responses_router(state: ProjectState, arrivals: Arrivals) -> APIRou
         return json_response({})
 
     @router.post(events_path("{response_id}"))
-    async def keep_events(
-        response_id: str, request: Request, project: CurrentProject
-    ) -> Response:
+    async def keep_events(response_id: str, request: Request, project: CurrentProject) -> Response:
         """Keep events of a response in the background, and perhaps its end."""
         kept = await read_json(request, KeptEvents)
         events = [(number, bytes(data)) for number, data in kept.events]
@@ -120,9 +118,7 @@ def internal_responses_router(state: ProjectState, arrivals: Arrivals) -> APIRou
     return router
 
 
-def _history(
-    connection: Transaction, project: str, asked: HistoryQuery, now_s: int
-) -> History:
+def _history(connection: Transaction, project: str, asked: HistoryQuery, now_s: int) -> History:
     rows: list[ItemRow] = []
     if asked.previous_id:
         rows = store.history(connection, project, asked.previous_id, now_s, asked.max_bytes)

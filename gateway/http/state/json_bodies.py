@@ -62,5 +62,3 @@ def raw_page(ids: list[str], objects: list[bytes], *, has_more: bool) -> Respons
             "has_more": has_more,
         }
     )
-
-

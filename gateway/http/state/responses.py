@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
 
 from gateway.errors.request import InvalidRequest
-from gateway.http.query import query
 from gateway.http.organization.values import OrderedQuery, Params
+from gateway.http.query import query
 from gateway.http.state.arrivals import Arrivals
 from gateway.http.state.json_bodies import json_response, raw_page
 from gateway.http.state.parts import CurrentProject

@@ -6,8 +6,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.errors.request import InvalidRequest
-from gateway.http.query import query
 from gateway.http.organization.values import OrderedQuery
+from gateway.http.query import query
 from gateway.http.state.json_bodies import checked_labels, json_response, raw_page, read_json
 from gateway.http.state.parts import CurrentProject
 from gateway.request.chat_messages import shown_messages
@@ -113,5 +113,3 @@ def _object(row: ChatRow) -> bytes:
     fields = msgspec.json.decode(row.body, type=dict[str, msgspec.Raw])
     fields["metadata"] = msgspec.Raw(msgspec.json.encode(row.labels))
     return msgspec.json.encode(fields)
-
-

@@ -100,9 +100,7 @@ def uploads_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
     async def create(body: UploadCreation, project: CurrentProject) -> UploadObject:
         """Begin an upload."""
         if body.bytes > config.max_upload_bytes:
-            raise BodyTooLarge(
-                f"An upload may have {config.max_upload_bytes:,} bytes.", "bytes"
-            )
+            raise BodyTooLarge(f"An upload may have {config.max_upload_bytes:,} bytes.", "bytes")
         now_s = state.now_s
         row = UploadRow(
             id=store.new_upload_id(),

@@ -64,7 +64,7 @@ def upgrade() -> None:
     op.create_table(
         "conversations",
         *(_order(), _text("project_id"), _text("id")),
-        sa.Column("metadata", sa.JSON(), nullable=False),
+        sa.Column("labels", sa.JSON(), nullable=False),
         _whole("created_s"),
         sa.PrimaryKeyConstraint("seq", name="pk_conversations"),
         sa.UniqueConstraint("project_id", "id", name="uq_conversations_project_id_id"),
@@ -72,7 +72,7 @@ def upgrade() -> None:
     op.create_table(
         "stored_chats",
         *(_order(), _text("project_id"), _text("id"), _text("model")),
-        sa.Column("metadata", sa.JSON(), nullable=False),
+        sa.Column("labels", sa.JSON(), nullable=False),
         *(_bytes("body"), _bytes("messages"), _whole("created_s"), _whole("expires_s")),
         sa.PrimaryKeyConstraint("seq", name="pk_stored_chats"),
         sa.UniqueConstraint("project_id", "id", name="uq_stored_chats_project_id_id"),

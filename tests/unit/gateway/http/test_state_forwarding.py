@@ -286,9 +286,7 @@ async def test_a_client_that_leaves_leaves_nothing(gateway: Gateway) -> None:
         assert (await store(client)).status_code == 200
 
 
-async def test_a_slow_upload_is_ended(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_upload_is_ended(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody keeps a connection for a file that does not come."""
     monkeypatch.setattr(body, "GRACE_S", 0.2)
     async with upload(gateway, 100 * MIB) as writer:
@@ -323,9 +321,7 @@ async def test_an_error_comes_before_the_file_does(gateway: Gateway) -> None:
 async def test_a_compressed_body_is_refused(gateway: Gateway) -> None:
     """Nobody would decode it."""
     async with gateway.http() as client:
-        answer = await client.post(
-            "/v1/files", content=b"x", headers={"content-encoding": "gzip"}
-        )
+        answer = await client.post("/v1/files", content=b"x", headers={"content-encoding": "gzip"})
     assert answer.status_code == 415
 
 

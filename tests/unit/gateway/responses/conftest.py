@@ -1,5 +1,7 @@
 """Fixtures: a router with a State in the same process, and an engine for responses."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from gateway.store.state_upkeep import StateUpkeep
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine
 from tests.unit.stateful import (
+    DATABASE,
     RESPONSES,
     Clock,
     InProcessState,
@@ -63,15 +66,35 @@ class StatefulGateway:
         return answer
 
 
+@pytest.fixture(scope="session")
+def made_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with tables and no rows: to make them takes longer than a test."""
+    folder = tmp_path_factory.mktemp("state")
+
+    async def make() -> None:
+        async with in_process_state(folder):
+            pass
+
+    asyncio.run(make())
+    return folder / DATABASE
+
+
 @pytest.fixture
 async def gateway(
-    tmp_path: Path, upstream: UpstreamClient, start_engine: StartEngine
+    tmp_path: Path, made_database: Path, upstream: UpstreamClient, start_engine: StartEngine
 ) -> AsyncIterator[StatefulGateway]:
     """A gateway with one model, `m`."""
     clock, engine = Clock(), ResponsesEngine()
+    shutil.copy(made_database, tmp_path / DATABASE)
     async with in_process_state(tmp_path, clock) as state:
         surface = Surface(upstream, state=state)
         surface.add("m", await start_engine(engine), routes=(CHAT, RESPONSES))
         async with surface.client() as client:
             yield StatefulGateway(surface, state, engine, client, clock)
-        await surface.router.close()
+        await end_background(surface)
+
+
+async def end_background(surface: Surface) -> None:
+    """Have the router give up its responses in the background, as it does in its end."""
+    if surface.router.kept_answers is not None:
+        await surface.router.kept_answers.close()

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.unit.conftest import PATIENCE_S
-from tests.unit.gateway.responses.conftest import StatefulGateway
+from tests.unit.gateway.responses.conftest import StatefulGateway, end_background
 from tests.unit.stateful import RESPONSES, Json, events_in
 from tests.unit.surface import error_of
 
@@ -66,7 +66,7 @@ async def test_a_response_in_the_background_is_cancelled(gateway: StatefulGatewa
         "response.cancelled"
     )
     async with asyncio.timeout(PATIENCE_S):
-        while gateway.surface.context.drain.running:
+        while gateway.surface.context.drain.running:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(POLL_S)
 
 
@@ -93,7 +93,7 @@ async def test_a_response_whose_router_ends_has_failed(gateway: StatefulGateway)
     gateway.engine.before_end = asyncio.Event().wait
     queued = await gateway.respond(input="One", background=True)
     await until(gateway, queued["id"], "in_progress")
-    await gateway.surface.router.close()
+    await end_background(gateway.surface)
     failed = await gateway.get(f"{RESPONSES}/{queued['id']}")
     assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
 

@@ -59,9 +59,7 @@ async def test_the_engine_gets_what_it_has_cached(gateway: StatefulGateway) -> N
 
 async def test_a_stream_is_kept_before_its_last_event(gateway: StatefulGateway) -> None:
     """All events with the object have its own id, and the next turn finds it."""
-    found = await gateway.client.post(
-        RESPONSES, json={"model": "m", "input": "Hi", "stream": True}
-    )
+    found = await gateway.client.post(RESPONSES, json={"model": "m", "input": "Hi", "stream": True})
     events = events_in(found.text)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     whole = [event["response"] for event in events if "response" in event]
@@ -204,9 +202,7 @@ async def test_without_state_only_what_needs_it_fails(gateway: StatefulGateway) 
         assert refused.headers["retry-after"]
     assert (await gateway.respond(input="Hi", store=False))["store"] is False
     gateway.state.is_away = False
-    again = await gateway.client.post(
-        RESPONSES, json={"model": "m", "input": "Hi", "store": True}
-    )
+    again = await gateway.client.post(RESPONSES, json={"model": "m", "input": "Hi", "store": True})
     assert again.json()["store"] is True
 
 

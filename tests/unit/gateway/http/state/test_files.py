@@ -16,7 +16,7 @@ MIB = 1 << 20
 DAY_S = 86_400
 
 
-async def make(api: StateApi, content: bytes = b"abc", project: str = "proj_a", **more: Any) -> str:  # noqa: ANN401 - parameters of OpenAI's
+async def make(api: StateApi, content: bytes = b"abc", project: str = "proj_a", **more: Any) -> str:
     """Store a file; returns its id."""
     async with api.openai(project) as client:
         made = await client.files.create(file=("a.txt", content), **{"purpose": "user_data"} | more)
@@ -163,9 +163,7 @@ async def test_a_form_without_a_file_is_refused(api: StateApi) -> None:
         assert error_of(no_form) == (400, "invalid_value", None)
         cut = await http.post("/v1/files", content=form, headers=multipart)
         assert error_of(cut) == (400, "invalid_value", None)
-        twice = await http.post(
-            "/v1/files", files=[("file", ("a", b"x")), ("file", ("b", b"y"))]
-        )
+        twice = await http.post("/v1/files", files=[("file", ("a", b"x")), ("file", ("b", b"y"))])
         assert error_of(twice) == (400, "invalid_value", "file")
     assert await api.stored_keys() == []
 
@@ -173,7 +171,7 @@ async def test_a_form_without_a_file_is_refused(api: StateApi) -> None:
 async def test_a_file_over_the_limit_is_refused(api: StateApi) -> None:
     """Before it comes if that is announced, and while it comes otherwise."""
 
-    async def stream() -> Any:  # noqa: ANN401 - an iterator
+    async def stream() -> Any:
         yield (
             b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b\r\n'
             b'content-disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -227,7 +225,8 @@ async def test_bytes_that_no_row_names_are_deleted(api: StateApi) -> None:
     """Once they are a day old; those of files stay."""
     kept = await make(api)
     for key in ("files/file-lost", "uploads/part_lost", "files/.draft-1-file-x"):
-        async def content() -> Any:  # noqa: ANN401 - an iterator
+
+        async def content() -> Any:
             yield b"x"
 
         await api.state.files.write(key, content(), 10)
