@@ -10,7 +10,8 @@ from gateway.request.routes import parse_head
 from gateway.responses.plan import ResponsePlan, own_items, references
 from gateway.responses.state_calls import StateCalls
 from gateway.responses.state_messages import HistoryQuery
-from gateway.serving.body import MIB, body_too_large
+from gateway.serving.body import body_too_large
+from gateway.serving.body_budget import MIB
 
 RESOLVED = ("previous_response_id", "conversation", "background", "store")
 """Fields that engines do not get."""

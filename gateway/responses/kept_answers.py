@@ -15,7 +15,7 @@ from gateway.responses.queued_response import queued_object
 from gateway.responses.response_edits import Fields, kept_response, to_raw
 from gateway.responses.response_keeper import ResponseKeeper
 from gateway.responses.state_calls import StateCalls, state_down
-from gateway.serving.body import MIB
+from gateway.serving.body_budget import MIB
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.handler import AnswerMaker, ClientCall

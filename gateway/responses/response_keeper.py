@@ -87,7 +87,8 @@ class ResponseKeeper:
         if start is None or not (is_last or len(self._held) > MAX_HELD):
             return
         self._start = None
-        body, status, added = bytes(self._held), start["status"], []
+        body, status = bytes(self._held), start["status"]
+        added: Headers = []
         self._held.clear()
         fields = parsed_object(body) if is_last else None
         if fields is not None:
@@ -106,7 +107,7 @@ class ResponseKeeper:
 
     async def _edited(self, message: Message) -> bytes:
         """The events of a message as its client sees them; what is no whole event yet waits."""
-        body = bytes(self._held) + message.get("body", b"")
+        body: bytes = bytes(self._held) + message.get("body", b"")
         self._held.clear()
         if RESPONSE_MARK not in body:
             return body

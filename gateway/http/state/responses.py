@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 
 from gateway.errors.request import InvalidRequest
 from gateway.http.organization.values import OrderedQuery, Params
@@ -34,7 +35,7 @@ class ItemsQuery(OrderedQuery):
     """Which items to list: the newest first, unless asked otherwise."""
 
     order: Literal["asc", "desc"] = "desc"
-    include: list[str] = []
+    include: list[str] = Field(default_factory=list)
     beta: bool = False
 
 
@@ -43,7 +44,7 @@ class ResponseQuery(Params):
 
     stream: bool = False
     starting_after: int | None = None
-    include: list[str] = []
+    include: list[str] = Field(default_factory=list)
     include_obfuscation: bool = False
     beta: bool = False
 

@@ -8,9 +8,10 @@ from gateway.responses.chat_assembly import assembled_chat
 from tests.unit.gateway.responses.conftest import StatefulGateway
 from tests.unit.surface import CHAT, error_of
 
+PARTS = [{"type": "text", "text": "Hi"}]
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+    {"role": "user", "content": PARTS},
 ]
 
 
@@ -27,7 +28,7 @@ async def test_a_chat_is_kept_if_asked(gateway: StatefulGateway, *, is_stream: b
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello.", "stop")
     messages = await gateway.get(f"{CHAT}/chatcmpl-1/messages")
     assert [each["content"] for each in messages["data"]] == ["Be brief.", None]
-    assert messages["data"][1]["content_parts"] == MESSAGES[1]["content"]
+    assert messages["data"][1]["content_parts"] == PARTS
     changed = await gateway.client.post(f"{CHAT}/chatcmpl-1", json={"metadata": {"c": "d"}})
     assert changed.json()["metadata"] == {"c": "d"}
     deleted = await gateway.client.delete(f"{CHAT}/chatcmpl-1")
