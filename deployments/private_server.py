@@ -1,4 +1,4 @@
-"""HTTP server of a process that the gateway's own processes alone may ask: a free port and a key."""
+"""HTTP server for the gateway's own processes only: a free port, and a key."""
 
 import asyncio
 import secrets
@@ -13,7 +13,8 @@ from gateway.http.errors import send_error
 from gateway.serving.client_response import ClientResponse
 
 IDLE_TIMEOUT_S = 75
-"""Longer than any client of ours keeps an idle connection: it must not be the server to close it."""
+"""Longer than any client of ours keeps an idle connection: the server must not be the one to close
+it."""
 START_POLL_S = 0.005
 
 

@@ -38,6 +38,7 @@ from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
 from gateway.serving.client_identity import address_of, shown_address
 from gateway.serving.demand_publisher import DemandPublisher
+from gateway.serving.direct_routes import DirectRoutes
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
@@ -276,6 +277,7 @@ class AssembledRouter:
             *(resolver, context, shadows, live_config, self._bodies, self.request_metrics),
             self.kept_answers,
         )
+        direct = DirectRoutes(inference, StateForwarder(options.state, context.drain))
         routers = (
             models_router(self.fleet, live_config, self._health_of),
             health_router(
@@ -290,8 +292,7 @@ class AssembledRouter:
             ),
         )
         return create_app(
-            *(inference, routers, self._shut_down, self._access_control(options)),
-            StateForwarder(options.state, context.drain),
+            *(direct, routers, self._shut_down, self._access_control(options)),
             shared_origins=self._shared_origins,
             proxy_key=options.proxy_key,
         )

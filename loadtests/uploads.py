@@ -53,6 +53,10 @@ class MemoryPeak:
         """Look now."""
         self.peak_mb = max(self.peak_mb, self._now_mb())
 
+    def cpu_time(self) -> CpuTime:
+        """CPU time of the process from now on."""
+        return CpuTime(lambda: [self.process])
+
     @property
     def growth_mb(self) -> float:
         """How much more than before."""
@@ -101,7 +105,7 @@ class UploadLoad:
     @asynccontextmanager
     async def _measured(self, what: str) -> AsyncIterator[list[Transfer]]:
         found: list[Transfer] = []
-        times = {name: CpuTime(lambda p=peak: [p.process]) for name, peak in self._peaks.items()}
+        times = {name: peak.cpu_time() for name, peak in self._peaks.items()}
         for peak in self._peaks.values():
             peak.begin()
         sampling = asyncio.create_task(self._sample())

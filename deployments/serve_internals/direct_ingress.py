@@ -1,4 +1,4 @@
-"""Direct way for inference requests, and what State answers, from uvicorn to the gateway, past Serve's own wrappers.
+"""Direct way for inference, and what State answers, from uvicorn to the gateway, past Serve.
 
 Between uvicorn and the gateway Serve (Ray 2.60) wraps each request: ids, a context and records for
 logs, timers. HAProxy and the gateway do the same, and it costs a quarter of a router's CPU time. So

@@ -150,9 +150,7 @@ class BodyTooSlow(_UnreadBody):
 
 
 class BodyTooLarge(_UnreadBody):
-    """The body is larger than `max_body_mb`, or than `max_text_body_mb` on a route for texts; a file
-    is larger than the limits in `state`.
-    """
+    """The body is larger than `max_body_mb`, or `max_text_body_mb`; or a file than `state` allows."""
 
     status = 413
     code = "body_too_large"

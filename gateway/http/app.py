@@ -11,8 +11,6 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of
-from gateway.config.route_paths import ROUTES
-from gateway.config.state_paths import LISTS, STORED_CHATS, is_state_path
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
 from gateway.header_names import ANTHROPIC_REQUEST_ID, OPENAI_VERSION, PROXY_PROOF, REQUEST_ID
@@ -29,8 +27,7 @@ from gateway.rare_warning import RareWarning
 from gateway.serving.access import AccessControl
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
-from gateway.serving.handler import InferenceHandler
-from gateway.serving.state_forwarder import StateForwarder
+from gateway.serving.direct_routes import DirectRoutes
 from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -42,18 +39,17 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(
-    inference: InferenceHandler,
+    direct: DirectRoutes,
     routers: Iterable[APIRouter],
     on_shutdown: Callable[[], Awaitable[None]],
     access: AccessControl,
-    state: StateForwarder,
     shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
     proxy_key: str = "",
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
-    `routers`: all routes but those of inference. `on_shutdown`: called when the server shuts down.
-    `access`: decides which requests are let in. `state`: passes on what State answers. `shared_origins`: the web pages that may use it
+    `direct`: the routes that bypass FastAPI. `routers`: all others. `on_shutdown`: called when the server shuts down.
+    `access`: decides which requests are let in. `shared_origins`: the web pages that may use it
     now, if any.
     `proxy_key`: if not empty, only requests are answered that carry it, as the gateway's HAProxy
     sends them.
@@ -85,18 +81,42 @@ class GatewayApp:
     def __init__(
         self,
         rest: App,
-        inference: InferenceHandler,
+        direct: DirectRoutes,
         access: AccessControl,
-        state: StateForwarder,
         shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
         *,
         proxy_key: bytes = b"",
         returns_ids: bool = True,
     ) -> None:
         self._rest = rest
-        self._inference = inference
+        self._direct = direct
         self._access = access
-        self._state = state
+        self._shared_origins = shared_origins
+        self._proxy_key = proxy_key
+        self._bypasses = RareWarning(logger)
+        self._returns_ids = returns_ids
+
+    def without_ids(self) -> "GatewayApp":
+        """The same, for a server that puts `x-request-id` into every response by itself."""
+        return GatewayApp(other, direct, access, shared_origins, proxy_key=proxy_key.encode())
+
+
+class GatewayApp:
+    """Sends each request to its handler, and answers with the errors that they raise."""
+
+    def __init__(
+        self,
+        rest: App,
+        direct: DirectRoutes,
+        access: AccessControl,
+        shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
+        *,
+        proxy_key: bytes = b"",
+        returns_ids: bool = True,
+    ) -> None:
+        self._rest = rest
+        self._direct = direct
+        self._access = access
         self._shared_origins = shared_origins
         self._proxy_key = proxy_key
         self._bypasses = RareWarning(logger)
@@ -106,9 +126,8 @@ class GatewayApp:
         """The same, for a server that puts `x-request-id` into every response by itself."""
         return GatewayApp(
             self._rest,
-            self._inference,
+            self._direct,
             self._access,
-            self._state,
             self._shared_origins,
             proxy_key=self._proxy_key,
             returns_ids=False,
@@ -128,12 +147,8 @@ class GatewayApp:
     def _dispatch(
         self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
     ) -> Awaitable[None]:
-        path = scope["path"]
-        if path in ROUTES and (path != STORED_CHATS or scope["method"] not in LISTS):
-            return self._inference(scope, receive, response, request_id)
-        if path in ROUTES or is_state_path(path):
-            return self._state(scope, receive, response)
-        return self._rest(*_for_fastapi(scope, receive, response))
+        answer = self._direct.answer(scope, receive, response, request_id)
+        return self._rest(*_for_fastapi(scope, receive, response)) if answer is None else answer
 
     async def _admit(self, scope: Scope, response: ClientResponse) -> None:
         try:
@@ -141,8 +156,7 @@ class GatewayApp:
             if not self._access.admit_known(scope):
                 await self._access.admit(scope)
         except GatewayError as error:
-            if scope["path"] in ROUTES:
-                self._inference.record_refusal(scope, response, error)
+            self._direct.record_refusal(scope, response, error)
             if _has_body(scope):  # nobody reads it: strangers would keep connections as they like
                 response.annotate([CONNECTION_CLOSE])
             raise

@@ -1,4 +1,4 @@
-"""Items of OpenAI's Responses API: their ids, and how the API shows those that clients have sent."""
+"""Items of OpenAI's Responses API: their ids, and how the API shows what clients have sent."""
 
 import secrets
 from collections.abc import Mapping
@@ -36,11 +36,11 @@ class _Known(msgspec.Struct):
     role: str | None = None
 
 
-class _TextPart(msgspec.Struct, tag="input_text"):
+class _GivenTextPart(msgspec.Struct, tag="input_text"):
     text: str
 
 
-class _SaidPart(msgspec.Struct, tag="output_text"):
+class _SaidTextPart(msgspec.Struct, tag="output_text"):
     text: str
     annotations: tuple[()] = ()
     logprobs: tuple[()] = ()
@@ -121,7 +121,7 @@ def shown_item(data: bytes) -> bytes:
         fields["status"] = _COMPLETED
     if kind == "message" and bytes(fields.get("content", _NULL))[:1] == b'"':
         text = _text.decode(fields["content"])
-        part = _SaidPart(text) if known.role == "assistant" else _TextPart(text)
+        part = _SaidTextPart(text) if known.role == "assistant" else _GivenTextPart(text)
         fields["content"] = _raw([part])
     if kind == "reasoning":
         fields.setdefault("summary", msgspec.Raw(b"[]"))

@@ -1,1 +1,1 @@
-"""What routers do for stored responses and chats: resolve what a request refers to, and keep answers."""
+"""What routers do for stored responses and chats: resolve references, and keep answers."""

@@ -20,14 +20,14 @@ _NULL = msgspec.Raw(b"null")
 _REFERENCE = REFERENCE.encode()
 
 
-class _Conversation(msgspec.Struct):
+class _ConversationObject(msgspec.Struct):
     """A conversation, as an object."""
 
     id: str
 
 
 _id = msgspec.json.Decoder(str)
-_conversation = msgspec.json.Decoder(str | _Conversation)
+_conversation = msgspec.json.Decoder(str | _ConversationObject)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def concerns_state(request: InferenceRequest, *, keeps: bool) -> bool:
     """Whether a request needs State, or its answer is kept; `keeps`: responses are by default."""
     if request.path == CHAT:
         return request.head.fields.store is not ABSENT and read_bool(request.head.fields.store)
-    if request.path != RESPONSES and request.path != INPUT_TOKENS:
+    if request.path not in (RESPONSES, INPUT_TOKENS):
         return False
     fields = request.head.fields
     return (
@@ -146,4 +146,4 @@ def _read_conversation(raw: msgspec.Raw) -> str:
         raise InvalidRequest(
             "`conversation` must be the id of a conversation.", "conversation"
         ) from None
-    return found.id if isinstance(found, _Conversation) else found
+    return found.id if isinstance(found, _ConversationObject) else found

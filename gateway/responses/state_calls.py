@@ -12,8 +12,8 @@ from gateway.responses.state_messages import (
     HISTORY,
     RESPONSES,
     EventsReceipt,
-    History,
     HistoryQuery,
+    ItemHistory,
     KeptChat,
     KeptEvents,
     KeptResponse,
@@ -55,7 +55,7 @@ class StateCalls:
         """Whether State has just not answered."""
         return asyncio.get_running_loop().time() < self._away_until_s
 
-    async def history(self, project: str, query: HistoryQuery) -> History:
+    async def history(self, project: str, query: HistoryQuery) -> ItemHistory:
         """The items that a request refers to.
 
         Raises:
@@ -63,7 +63,7 @@ class StateCalls:
             StateRefused: there are no such items.
         """
         try:
-            return await self._post(project, HISTORY, query, History)
+            return await self._post(project, HISTORY, query, ItemHistory)
         except StateUnavailable:
             raise state_down() from None
 

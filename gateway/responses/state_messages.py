@@ -24,7 +24,7 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Size of the items at the utmost."""
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True):
+class ItemHistory(msgspec.Struct, frozen=True, kw_only=True):
     """The items that it refers to."""
 
     items: list[msgspec.Raw] = []
@@ -58,7 +58,7 @@ class ResponseEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeptEvents(msgspec.Struct, frozen=True, kw_only=True):
-    """New events of a response in the background; without any, its maker only says that it lives."""
+    """New events of a response in the background; without any, only that its maker lives."""
 
     events: list[tuple[int, msgspec.Raw]] = []
     end: ResponseEnd | None = None

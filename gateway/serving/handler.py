@@ -149,7 +149,7 @@ class InferenceHandler:
                 response.always_send(SERVICE_TIER, request.tier.encode())
             if (stateful := self._stateful) is not None and stateful.concerns(request):
                 call = ClientCall(scope, receive, response, held, limit_mb)
-                await stateful.answer(request, _AnswerMaker(self, record, scope, client), call)
+                await stateful.answer(request, _CurrentRequest(self, record, scope, client), call)
                 return
             chain = self._resolve(request, response)
             record.record_chain(chain)
@@ -202,7 +202,7 @@ class InferenceHandler:
 
 
 @dataclass(frozen=True, slots=True)
-class _AnswerMaker:
+class _CurrentRequest:
     """`AnswerMaker` of one request."""
 
     handler: InferenceHandler

@@ -66,7 +66,7 @@ class HttpStateClient:
             ClientDisconnected: the client has left.
         """
         if fields_of(scope).get(CONTENT_ENCODING, b"identity") != b"identity":
-            raise UnsupportedEncoding("Bodies of this route cannot be compressed.")
+            raise UnsupportedEncoding("Bodies of this route cannot be compressed.", "identity")
         upload = _Upload(receive) if _has_body(scope) else None
         try:
             async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
 """What the gateway keeps: tables of Accounts and of State, and the bytes of projects' files.
 
-The only package that imports SQLAlchemy and alembic (SQLite in WAL mode, or PostgreSQL), and fsspec.
+The only package that imports SQLAlchemy, alembic and fsspec. SQLite (in WAL mode) or PostgreSQL.
 """

@@ -196,7 +196,7 @@ class FileStorage:
 
     def _listed(self, found: dict[str, dict[str, Any]]) -> Iterator[StoredKey]:
         for path, about in found.items():
-            at = about.get("mtime") or about.get("LastModified") or about.get("created")
+            at: Any = about.get("mtime") or about.get("LastModified") or about.get("created")
             modified_s = at.timestamp() if hasattr(at, "timestamp") else float(at or math.inf)
             yield StoredKey(path.removeprefix(self._root).lstrip("/"), modified_s)
 

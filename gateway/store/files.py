@@ -121,7 +121,7 @@ def delete_file(connection: sa.Connection, project_id: str, file_id: str, now_s:
 
 
 def delete_expired_files(connection: sa.Connection, now_s: int, most: int) -> Sequence[FileRow]:
-    """Delete files that have expired, `most` at a time; their bytes are to be deleted afterwards."""
+    """Delete `most` files that have expired; their bytes are to be deleted afterwards."""
     query = sa.select(files).where(files.c.deleted_s.is_(None), files.c.expires_s <= now_s)
     rows = [row_of(row, FileRow) for row in connection.execute(query.limit(most))]
     if rows:

@@ -1,4 +1,4 @@
-"""Upkeep of what belongs to projects: ends what has expired, and deletes bytes that no row names."""
+"""Upkeep of State: ends what has expired, and deletes bytes that no row names."""
 
 import asyncio
 import logging

@@ -50,7 +50,7 @@ class PartRow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """Key of its bytes in the storage."""
-        return f"{FOLDER}/{self.id}"
+        return part_key(self.id)
 
 
 def new_upload_id() -> str:
@@ -61,6 +61,11 @@ def new_upload_id() -> str:
 def new_part_id() -> str:
     """Make an id for a part."""
     return new_id("part_")
+
+
+def part_key(part_id: str) -> str:
+    """Key of a part's bytes in the storage."""
+    return f"{FOLDER}/{part_id}"
 
 
 def create_upload(connection: sa.Connection, row: UploadRow, limit_bytes: int) -> None:

@@ -10,10 +10,10 @@ from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import StateDown
 from gateway.http.errors import handle_errors, send_error
-from gateway.http.state.files import files_router
+from gateway.http.state.files import ProjectFiles, files_router
 from gateway.http.state.incoming import IncomingFiles
 from gateway.http.state.kept_answers import kept_answers_routers
-from gateway.http.state.uploads import uploads_router
+from gateway.http.state.uploads import ProjectUploads, uploads_router
 from gateway.serving.body import ClientDisconnected, read_body
 from gateway.serving.client_response import ClientResponse
 from gateway.store.database import DatabaseUnavailable
@@ -83,8 +83,8 @@ def _routes(state: ProjectState) -> FastAPI:
     app.add_exception_handler(ClientDisconnected, _answer_nobody)
     incoming = IncomingFiles(state)
     for router in (
-        files_router(state, incoming),
-        uploads_router(state, incoming),
+        files_router(ProjectFiles(state, incoming)),
+        uploads_router(ProjectUploads(state, incoming)),
         *kept_answers_routers(state),
     ):
         app.include_router(router)

@@ -64,77 +64,64 @@ class DeletedFile(BaseModel):
     deleted: Literal[True] = True
 
 
-def files_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
-    """Routes that create, list, show and delete files, and their content."""
-    router = APIRouter()
+class ProjectFiles:
+    """Files of projects: rows in the database, bytes in the storage."""
 
-    @router.post(FILES)
-    async def create(request: Request, project: CurrentProject) -> FileObject:
-        """Store a file."""
-        config = state.config
+    def __init__(self, state: ProjectState, incoming: IncomingFiles) -> None:
+        self._state = state
+        self._incoming = incoming
+
+    async def create(self, request: Request, project: str) -> FileRow:
+        """Store the file of a form."""
+        config = self._state.config
         size = announced_bytes(request, config.max_file_bytes, "file")
-        room = config.project_bytes - await state.read(lambda c: store.used_bytes(c, project))
-        with incoming.expect(project, size, room):
-            return FileObject.of(await _store(request, project))
+        used = await self._state.read(lambda c: store.used_bytes(c, project))
+        with self._incoming.expect(project, size, config.project_bytes - used):
+            return await self._store(request, project)
 
-    @router.get(FILES)
-    async def list_all(
-        project: CurrentProject, wanted: Annotated[FilesQuery, Depends(query(FilesQuery))]
-    ) -> Response:
-        """List files."""
-        now_s = state.now_s
-        body = await state.read(
+    async def page(self, project: str, wanted: FilesQuery) -> str:
+        """A page of the list, as JSON; made in the database's thread, because it may be long."""
+        now_s = self._state.now_s
+        return await self._state.read(
             lambda c: listed(
                 store.list_files(c, project, wanted.cursor, wanted.purpose, now_s), FileObject.of
             ).model_dump_json()
         )
-        return Response(body, media_type="application/json")
 
-    @router.get(FILE)
-    async def retrieve(file_id: str, project: CurrentProject) -> FileObject:
-        """Describe a file."""
-        return FileObject.of(await _row(project, file_id))
+    async def row(self, project: str, file_id: str) -> FileRow:
+        """A file that exists."""
+        now_s = self._state.now_s
+        return await self._state.read(lambda c: store.file(c, project, file_id, now_s))
 
-    @router.delete(FILE)
-    async def delete(file_id: str, project: CurrentProject) -> DeletedFile:
-        """Delete a file."""
-        now_s = state.now_s
-        row = await state.write(lambda c: store.delete_file(c, project, file_id, now_s))
-        await state.files.delete(row.key)
-        return DeletedFile(id=row.id)
+    async def delete(self, project: str, file_id: str) -> FileRow:
+        """Delete a file and its bytes."""
+        now_s = self._state.now_s
+        row = await self._state.write(lambda c: store.delete_file(c, project, file_id, now_s))
+        await self._state.files.delete(row.key)
+        return row
 
-    @router.get(f"{FILE}/content")
-    async def content(file_id: str, project: CurrentProject) -> Response:
-        """The content of a file."""
-        row = await _row(project, file_id)
-        blocks = state.files.read(row.key)
+    async def content(self, row: FileRow) -> AsyncIterator[bytes]:
+        """Content of a file, the first block of which has been read."""
+        blocks = self._state.files.read(row.key)
         first = await anext(blocks, b"")  # what is wrong must be known before the answer begins
-        return StreamingResponse(
-            _joined(first, blocks), media_type="application/octet-stream", headers=_headers(row)
-        )
+        return _joined(first, blocks)
 
-    async def _row(project: str, file_id: str) -> FileRow:
-        now_s = state.now_s
-        return await state.read(lambda c: store.file(c, project, file_id, now_s))
-
-    async def _store(request: Request, project: str) -> FileRow:
+    async def _store(self, request: Request, project: str) -> FileRow:
         form, file_id = form_of(request, "file"), store.new_file_id()
-        key = store.file_key(file_id)
-        filename, stored = await incoming.store(form, key, state.config.max_file_bytes)
+        key, config = store.file_key(file_id), self._state.config
+        filename, stored = await self._incoming.store(form, key, config.max_file_bytes)
         try:
-            wanted = _creation(form.fields)
-            row = _new_row(file_id, project, filename, stored, wanted)
-            limit = state.config.project_bytes
-            await state.write(lambda c: store.create_file(c, row, limit))
+            row = self._new_row(file_id, project, filename, stored, _creation(form.fields))
+            await self._state.write(lambda c: store.create_file(c, row, config.project_bytes))
         except BaseException:
-            await incoming.forget(key)
+            await self._incoming.forget(key)
             raise
         return row
 
     def _new_row(
-        file_id: str, project: str, filename: str, stored: StoredFile, wanted: FileCreation
+        self, file_id: str, project: str, filename: str, stored: StoredFile, wanted: FileCreation
     ) -> FileRow:
-        now_s, life_s = state.now_s, lifetime_s(wanted.purpose, wanted.expires_after)
+        now_s, life_s = self._state.now_s, lifetime_s(wanted.purpose, wanted.expires_after)
         return FileRow(
             id=file_id,
             project_id=project,
@@ -144,6 +131,42 @@ def files_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
             sha256=stored.sha256,
             created_s=now_s,
             expires_s=None if life_s is None else now_s + life_s,
+        )
+
+
+def files_router(files: ProjectFiles) -> APIRouter:
+    """Routes that create, list, show and delete files, and their content."""
+    router = APIRouter()
+
+    @router.post(FILES)
+    async def create(request: Request, project: CurrentProject) -> FileObject:
+        """Store a file."""
+        return FileObject.of(await files.create(request, project))
+
+    @router.get(FILES)
+    async def list_all(
+        project: CurrentProject, wanted: Annotated[FilesQuery, Depends(query(FilesQuery))]
+    ) -> Response:
+        """List files."""
+        return Response(await files.page(project, wanted), media_type="application/json")
+
+    @router.get(FILE)
+    async def retrieve(file_id: str, project: CurrentProject) -> FileObject:
+        """Describe a file."""
+        return FileObject.of(await files.row(project, file_id))
+
+    @router.delete(FILE)
+    async def delete(file_id: str, project: CurrentProject) -> DeletedFile:
+        """Delete a file."""
+        return DeletedFile(id=(await files.delete(project, file_id)).id)
+
+    @router.get(f"{FILE}/content")
+    async def content(file_id: str, project: CurrentProject) -> Response:
+        """The content of a file."""
+        row = await files.row(project, file_id)
+        parts = await files.content(row)
+        return StreamingResponse(
+            parts, media_type="application/octet-stream", headers=_headers(row)
         )
 
     return router

@@ -12,6 +12,12 @@ MAX_PAIRS, MAX_NAME, MAX_VALUE = 16, 64, 512
 """OpenAI's limits of `metadata`: pairs, and characters of their names and values."""
 
 
+class LabelsUpdate(msgspec.Struct):
+    """Body that gives an object other metadata."""
+
+    metadata: dict[str, str] | None
+
+
 async def read_json(request: Request, kind: type[ValueT]) -> ValueT:
     """The body of a request; without one, an empty object.
 

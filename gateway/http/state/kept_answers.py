@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 
 from gateway.http.state.arrivals import Arrivals
-from gateway.http.state.conversations import conversation_items_router, conversations_router
-from gateway.http.state.internal_responses import internal_responses_router
-from gateway.http.state.responses import responses_router
+from gateway.http.state.conversations import (
+    ProjectConversations,
+    conversation_items_router,
+    conversations_router,
+)
+from gateway.http.state.internal_responses import AnswersFromRouters, internal_responses_router
+from gateway.http.state.responses import StoredResponses, responses_router
 from gateway.http.state.stored_chats import stored_chats_router
 from gateway.store.project_state import ProjectState
 
@@ -15,10 +19,11 @@ from gateway.store.project_state import ProjectState
 def kept_answers_routers(state: ProjectState) -> Sequence[APIRouter]:
     """The routes, which tell each other of new events."""
     arrivals = Arrivals()
+    conversations = ProjectConversations(state)
     return (
-        responses_router(state, arrivals),
-        conversations_router(state),
-        conversation_items_router(state),
+        responses_router(StoredResponses(state, arrivals)),
+        conversations_router(conversations),
+        conversation_items_router(conversations),
         stored_chats_router(state),
-        internal_responses_router(state, arrivals),
+        internal_responses_router(AnswersFromRouters(state, arrivals)),
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -43,7 +44,7 @@ class ResponseQuery(Params):
     """How to show a response."""
 
     stream: bool = False
-    starting_after: int | None = None
+    starting_after: int = -1
     include: list[str] = Field(default_factory=list)
     include_obfuscation: bool = False
     beta: bool = False
@@ -97,7 +98,7 @@ class StoredResponses:
                 # The response first: what it has had before its end is read after it.
                 row = await self.find(project, response_id)
                 found = await self._state.read(
-                    lambda connection: events_after(connection, project, response_id, number)
+                    partial(events_after, project=project, response_id=response_id, number=number)
                 )
                 if found:
                     number = found[-1][0]
@@ -111,10 +112,30 @@ class StoredResponses:
             finally:
                 arrival.cancel()
 
+    async def delete(self, project: str, response_id: str) -> None:
+        """Delete a response; whoever makes or follows it stops."""
+        now_s = self._state.now_s
+        await self._state.write(
+            lambda connection: store.delete_response(connection, project, response_id, now_s)
+        )
+        self._arrivals.announce((project, response_id))
 
-def responses_router(state: ProjectState, arrivals: Arrivals) -> APIRouter:
+    async def input_items(
+        self, project: str, response_id: str, wanted: ItemsQuery
+    ) -> Page[ItemRow]:
+        """A page of the items of a response's request."""
+        now_s = self._state.now_s
+
+        def find(connection: Transaction) -> Page[ItemRow]:
+            store.response(connection, project, response_id, now_s)
+            return page_of_items(connection, project, response_id, "input", wanted.cursor)
+
+        return await self._state.read(find)
+
+
+def responses_router(stored: StoredResponses) -> APIRouter:
     """Routes that show, cancel and delete responses."""
-    router, stored = APIRouter(), StoredResponses(state, arrivals)
+    router = APIRouter()
 
     @router.get(RESPONSE)
     async def retrieve(
@@ -128,19 +149,13 @@ def responses_router(state: ProjectState, arrivals: Arrivals) -> APIRouter:
             return await stored.shown(project, row)
         if not row.is_background:
             raise InvalidRequest("Only responses in the background can be streamed.", "stream")
-        after = -1 if wanted.starting_after is None else wanted.starting_after
-        return StreamingResponse(
-            stored.events(project, response_id, after), media_type="text/event-stream"
-        )
+        events = stored.events(project, response_id, wanted.starting_after)
+        return StreamingResponse(events, media_type="text/event-stream")
 
     @router.delete(RESPONSE)
     async def delete(response_id: str, project: CurrentProject) -> Response:
         """Delete a response."""
-        now_s = state.now_s
-        await state.write(
-            lambda connection: store.delete_response(connection, project, response_id, now_s)
-        )
-        arrivals.announce((project, response_id))
+        await stored.delete(project, response_id)
         return json_response({"id": response_id, "object": "response", "deleted": True})
 
     @router.post(f"{RESPONSE}/cancel")
@@ -160,13 +175,7 @@ def responses_router(state: ProjectState, arrivals: Arrivals) -> APIRouter:
         wanted: Annotated[ItemsQuery, Depends(query(ItemsQuery))],
     ) -> Response:
         """List the items of a response's request."""
-        now_s = state.now_s
-
-        def find(connection: Transaction) -> Page[ItemRow]:
-            store.response(connection, project, response_id, now_s)
-            return page_of_items(connection, project, response_id, "input", wanted.cursor)
-
-        page = await state.read(find)
+        page = await stored.input_items(project, response_id, wanted)
         ids = [row.id for row in page.rows]
         return raw_page(ids, [shown_item(row.data) for row in page.rows], has_more=page.has_more)
 

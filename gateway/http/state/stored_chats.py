@@ -8,7 +8,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from gateway.errors.request import InvalidRequest
 from gateway.http.organization.values import OrderedQuery
 from gateway.http.query import query
-from gateway.http.state.json_bodies import checked_labels, json_response, raw_page, read_json
+from gateway.http.state.json_bodies import (
+    LabelsUpdate,
+    checked_labels,
+    json_response,
+    raw_page,
+    read_json,
+)
 from gateway.http.state.parts import CurrentProject
 from gateway.request.chat_messages import shown_messages
 from gateway.store import stored_chats as store
@@ -23,12 +29,6 @@ class ChatsQuery(OrderedQuery):
 
     model: str | None = None
     metadata: dict[str, str] | None = None
-
-
-class _Update(msgspec.Struct):
-    """Body that changes a stored chat."""
-
-    metadata: dict[str, str] | None
 
 
 def stored_chats_router(state: ProjectState) -> APIRouter:
@@ -61,7 +61,7 @@ def stored_chats_router(state: ProjectState) -> APIRouter:
     @router.post(CHAT)
     async def update(completion_id: str, request: Request, project: CurrentProject) -> Response:
         """Give a stored chat other metadata."""
-        labels = checked_labels((await read_json(request, _Update)).metadata)
+        labels = checked_labels((await read_json(request, LabelsUpdate)).metadata)
         row = await state.write(
             lambda connection: store.update_chat(
                 connection, project, completion_id, labels, state.now_s

@@ -1,6 +1,6 @@
 """Uploads of files in parts: `/v1/uploads`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,7 +18,7 @@ from gateway.http.state.file_objects import (
 )
 from gateway.http.state.incoming import IncomingFiles, announced_bytes, form_of
 from gateway.http.state.parts import CurrentProject
-from gateway.store import files as files_store
+from gateway.store import files
 from gateway.store import uploads as store
 from gateway.store.database import Transaction
 from gateway.store.file_storage import ChecksumMismatch
@@ -91,17 +91,18 @@ class PartObject(BaseModel):
     upload_id: str
 
 
-def uploads_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
-    """Routes that begin uploads, take their parts, and complete or cancel them."""
-    router = APIRouter()
-    config = state.config
+class ProjectUploads:
+    """Uploads of projects, and their parts."""
 
-    @router.post(UPLOADS)
-    async def create(body: UploadCreation, project: CurrentProject) -> UploadObject:
+    def __init__(self, state: ProjectState, incoming: IncomingFiles) -> None:
+        self._state = state
+        self._incoming = incoming
+
+    async def create(self, body: UploadCreation, project: str) -> UploadRow:
         """Begin an upload."""
+        config, now_s = self._state.config, self._state.now_s
         if body.bytes > config.max_upload_bytes:
             raise BodyTooLarge(f"An upload may have {config.max_upload_bytes:,} bytes.", "bytes")
-        now_s = state.now_s
         row = UploadRow(
             id=store.new_upload_id(),
             project_id=project,
@@ -113,85 +114,80 @@ def uploads_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
             expires_s=now_s + store.LIFETIME_S,
             file_expires_after_s=lifetime_s(body.purpose, body.expires_after),
         )
-        await state.write(lambda c: store.create_upload(c, row, config.project_bytes))
-        return UploadObject.of(row)
+        await self._state.write(lambda c: store.create_upload(c, row, config.project_bytes))
+        return row
 
-    @router.post(f"{UPLOAD}/parts")
-    async def add_part(request: Request, upload_id: str, project: CurrentProject) -> PartObject:
-        """Take a part."""
-        size, now_s = announced_bytes(request, MAX_PART_BYTES, "data"), state.now_s
-        room = await state.read(
-            lambda c: store.room_of_upload(c, project, upload_id, now_s, config.project_bytes)
+    async def add_part(self, request: Request, upload_id: str, project: str) -> PartRow:
+        """Take the part of a form."""
+        size, now_s = announced_bytes(request, MAX_PART_BYTES, "data"), self._state.now_s
+        limit = self._state.config.project_bytes
+        room = await self._state.read(
+            lambda c: store.room_of_upload(c, project, upload_id, now_s, limit)
         )
-        with incoming.expect(upload_id, min(size, room), room):
-            part = await _store_part(request, upload_id, project, min(room, MAX_PART_BYTES))
-        return PartObject(id=part.id, created_at=part.created_s, upload_id=upload_id)
+        with self._incoming.expect(upload_id, min(size, room), room):
+            return await self._store_part(request, upload_id, project, min(room, MAX_PART_BYTES))
 
-    @router.post(f"{UPLOAD}/complete")
     async def complete(
-        upload_id: str, body: UploadCompletion, project: CurrentProject
-    ) -> UploadObject:
-        """Make the file of its parts."""
-        return await _complete(upload_id, body, project)
+        self, upload_id: str, body: UploadCompletion, project: str
+    ) -> tuple[UploadRow, FileRow]:
+        """Make the file of an upload's parts."""
+        state, now_s = self._state, self._state.now_s
+        row = await state.read(lambda c: store.upload(c, project, upload_id, now_s))
+        if row.status == "completed" and row.file_id is not None:  # asked a second time
+            file_id = row.file_id
+            return row, await state.read(lambda c: files.file(c, project, file_id, now_s))
+        parts = await state.read(lambda c: _wanted(c, row, body.part_ids, now_s))
+        made = await self._join(row, parts, body.md5)
+        limit = state.config.project_bytes
+        try:
+            gone = await state.write(lambda c: store.complete_upload(c, row, made, now_s, limit))
+        except BaseException:
+            await self._incoming.forget(made.key)
+            raise
+        await self._delete(gone)
+        return msgspec.structs.replace(row, status="completed"), made
 
-    @router.post(f"{UPLOAD}/cancel")
-    async def cancel(upload_id: str, project: CurrentProject) -> UploadObject:
+    async def cancel(self, upload_id: str, project: str) -> UploadRow:
         """End an upload without a file."""
-        now_s = state.now_s
+        now_s = self._state.now_s
 
         def work(connection: Transaction) -> tuple[UploadRow, Sequence[PartRow]]:
             row = store.pending_upload(connection, project, upload_id, now_s)
             parts = store.end_upload(connection, upload_id, "cancelled")
             return msgspec.structs.replace(row, status="cancelled"), parts
 
-        row, parts = await state.write(work)
-        await _delete(parts)
-        return UploadObject.of(row)
+        row, parts = await self._state.write(work)
+        await self._delete(parts)
+        return row
 
     async def _store_part(
-        request: Request, upload_id: str, project: str, max_bytes: int
+        self, request: Request, upload_id: str, project: str, max_bytes: int
     ) -> PartRow:
-        now_s, part_id = state.now_s, store.new_part_id()
-        part = PartRow(
-            id=part_id, upload_id=upload_id, project_id=project, bytes=0, created_s=now_s
-        )
+        now_s, part_id = self._state.now_s, store.new_part_id()
         form = form_of(request, "data")
-        _, stored = await incoming.store(form, part.key, max_bytes)
-        part = msgspec.structs.replace(part, bytes=stored.bytes)
+        key = store.part_key(part_id)
+        _, stored = await self._incoming.store(form, key, max_bytes)
+        part = PartRow(
+            id=part_id,
+            upload_id=upload_id,
+            project_id=project,
+            bytes=stored.bytes,
+            created_s=now_s,
+        )
+        limit = self._state.config.project_bytes
         try:
-            if form.fields:
-                name = next(iter(form.fields))[:MAX_NAME]
-                raise UnknownParameter(f"Unknown parameter: `{name}`.", name)
-            await state.write(lambda c: store.add_part(c, part, now_s, config.project_bytes))
+            _check_no_fields(form.fields)
+            await self._state.write(lambda c: store.add_part(c, part, now_s, limit))
         except BaseException:
-            await incoming.forget(part.key)
+            await self._incoming.forget(key)
             raise
         return part
 
-    async def _complete(upload_id: str, body: UploadCompletion, project: str) -> UploadObject:
-        now_s = state.now_s
-        row = await state.read(lambda c: store.upload(c, project, upload_id, now_s))
-        if row.status == "completed" and row.file_id is not None:  # asked a second time
-            file_id = row.file_id
-            made = await state.read(lambda c: files_store.file(c, project, file_id, now_s))
-            return UploadObject.of(row, made)
-        parts = await state.read(lambda c: _wanted(c, row, body.part_ids, now_s))
-        made = await _join(row, parts, body.md5)
-        try:
-            gone = await state.write(
-                lambda c: store.complete_upload(c, row, made, now_s, config.project_bytes)
-            )
-        except BaseException:
-            await incoming.forget(made.key)
-            raise
-        await _delete(gone)
-        return UploadObject.of(msgspec.structs.replace(row, status="completed"), made)
-
-    async def _join(row: UploadRow, parts: Sequence[PartRow], md5: str | None) -> FileRow:
-        file_id, now_s = files_store.new_file_id(), state.now_s
+    async def _join(self, row: UploadRow, parts: Sequence[PartRow], md5: str | None) -> FileRow:
+        file_id, now_s = files.new_file_id(), self._state.now_s
         keys = [part.key for part in parts]
         try:
-            stored = await state.files.concatenate(files_store.file_key(file_id), keys, md5=md5)
+            stored = await self._state.files.concatenate(files.file_key(file_id), keys, md5=md5)
         except ChecksumMismatch:
             raise InvalidRequest("The parts have another MD5 than this.", "md5") from None
         life_s = row.file_expires_after_s
@@ -206,11 +202,44 @@ def uploads_router(state: ProjectState, incoming: IncomingFiles) -> APIRouter:
             expires_s=None if life_s is None else now_s + life_s,
         )
 
-    async def _delete(parts: Sequence[PartRow]) -> None:
+    async def _delete(self, parts: Sequence[PartRow]) -> None:
         for part in parts:
-            await state.files.delete(part.key)
+            await self._state.files.delete(part.key)
+
+
+def uploads_router(uploads: ProjectUploads) -> APIRouter:
+    """Routes that begin uploads, take their parts, and complete or cancel them."""
+    router = APIRouter()
+
+    @router.post(UPLOADS)
+    async def create(body: UploadCreation, project: CurrentProject) -> UploadObject:
+        """Begin an upload."""
+        return UploadObject.of(await uploads.create(body, project))
+
+    @router.post(f"{UPLOAD}/parts")
+    async def add_part(request: Request, upload_id: str, project: CurrentProject) -> PartObject:
+        """Take a part."""
+        part = await uploads.add_part(request, upload_id, project)
+        return PartObject(id=part.id, created_at=part.created_s, upload_id=upload_id)
+
+    @router.post(f"{UPLOAD}/complete")
+    async def complete(
+        upload_id: str, body: UploadCompletion, project: CurrentProject
+    ) -> UploadObject:
+        """Make the file of its parts."""
+        return UploadObject.of(*await uploads.complete(upload_id, body, project))
+
+    @router.post(f"{UPLOAD}/cancel")
+    async def cancel(upload_id: str, project: CurrentProject) -> UploadObject:
+        """End an upload without a file."""
+        return UploadObject.of(await uploads.cancel(upload_id, project))
 
     return router
+
+
+def _check_no_fields(fields: Iterable[str]) -> None:
+    for name in fields:
+        raise UnknownParameter(f"Unknown parameter: `{name[:MAX_NAME]}`.", name[:MAX_NAME])
 
 
 def _wanted(

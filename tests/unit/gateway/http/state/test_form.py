@@ -1,5 +1,6 @@
 """Forms are read the same however their bytes are cut."""
 
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -31,7 +32,7 @@ FORM = (
 async def cut(form: bytes, places: list[int]) -> AsyncIterator[bytes]:
     """The form in pieces."""
     edges = [0, *sorted(places), len(form)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         if end > begin:
             yield form[begin:end]
 
