@@ -14,7 +14,7 @@ LISTS = frozenset({"GET", "HEAD"})
 def is_state_path(path: str) -> bool:
     """Whether State answers requests for a path that is no inference route."""
     if path.startswith(BELOW_INFERENCE):
-        return path not in ROUTES
+        return path not in ROUTES and path not in BELOW_INFERENCE
     return path.startswith(STATE_PATHS) and any(
         path == each or path.startswith(f"{each}/") for each in STATE_PATHS
     )

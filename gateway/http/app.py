@@ -1,7 +1,4 @@
-"""ASGI application of the gateway.
-
-Inference and what State answers bypass FastAPI, everything else goes through it.
-"""
+"""ASGI application of the gateway: FastAPI answers what does not bypass it (`DirectRoutes`)."""
 
 import logging
 import secrets
@@ -48,9 +45,9 @@ def create_app(
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
-    `direct`: the routes that bypass FastAPI. `routers`: all others. `on_shutdown`: called when the server shuts down.
-    `access`: decides which requests are let in. `shared_origins`: the web pages that may use it
-    now, if any.
+    `direct`: the routes that bypass FastAPI. `routers`: all others. `on_shutdown`: called when the
+    server shuts down. `access`: decides which requests are let in. `shared_origins`: the web pages
+    that may use it now, if any.
     `proxy_key`: if not empty, only requests are answered that carry it, as the gateway's HAProxy
     sends them.
     """
@@ -72,33 +69,7 @@ def create_app(
     handle_errors(other)
     for router in (inference_documents(), *routers):
         other.include_router(router)
-    return GatewayApp(other, inference, access, state, shared_origins, proxy_key=proxy_key.encode())
-
-
-class GatewayApp:
-    """Sends each request to its handler, and answers with the errors that they raise."""
-
-    def __init__(
-        self,
-        rest: App,
-        direct: DirectRoutes,
-        access: AccessControl,
-        shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
-        *,
-        proxy_key: bytes = b"",
-        returns_ids: bool = True,
-    ) -> None:
-        self._rest = rest
-        self._direct = direct
-        self._access = access
-        self._shared_origins = shared_origins
-        self._proxy_key = proxy_key
-        self._bypasses = RareWarning(logger)
-        self._returns_ids = returns_ids
-
-    def without_ids(self) -> "GatewayApp":
-        """The same, for a server that puts `x-request-id` into every response by itself."""
-        return GatewayApp(other, direct, access, shared_origins, proxy_key=proxy_key.encode())
+    return GatewayApp(other, direct, access, shared_origins, proxy_key=proxy_key.encode())
 
 
 class GatewayApp:

@@ -68,6 +68,8 @@ class HttpStateClient:
         if fields_of(scope).get(CONTENT_ENCODING, b"identity") != b"identity":
             raise UnsupportedEncoding("Bodies of this route cannot be compressed.", "identity")
         upload = _Upload(receive) if _has_body(scope) else None
+        if upload is None:
+            await receive()  # the end of no body: what comes next is that the client has left
         try:
             async with AsyncExitStack() as stack:
                 headers = _headers_for_state(scope, response)

@@ -137,7 +137,9 @@ def _router(client: HttpStateClient | None, projects: str) -> AssembledRouter:
 def projects(tmp_path: Path) -> str:
     """A file with two projects."""
     return write_projects(
-        tmp_path / "projects.yaml", project("search", KEY), project("tests", OTHER_KEY)
+        tmp_path / "projects.yaml",
+        project("search", KEY, id="search"),
+        project("tests", OTHER_KEY, id="tests"),
     )
 
 
