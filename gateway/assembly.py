@@ -275,7 +275,7 @@ class AssembledRouter:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             *(resolver, context, shadows, live_config, self._bodies, self.request_metrics),
-            self.kept_answers,
+            stateful=self.kept_answers,
         )
         direct = DirectRoutes(inference, StateForwarder(options.state, context.drain))
         routers = (

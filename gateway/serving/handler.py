@@ -89,7 +89,7 @@ class ClientCall:
 class InferenceHandler:
     """Parses a request, resolves its model, has it answered, and records how that ended."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that requests go through
         self,
         resolver: TargetResolver,
         context: RouterContext,
@@ -97,6 +97,7 @@ class InferenceHandler:
         live_config: LiveConfig,
         bodies: BodyBudget,
         request_metrics: RequestMetrics,
+        *,
         stateful: StatefulRequests | None = None,
     ) -> None:
         self._stateful = stateful

@@ -47,7 +47,7 @@ class StateUpkeep:
             await task.close()
 
     async def expire(self) -> None:
-        """Delete files that have expired, end uploads and responses that took too long, and forget old rows."""
+        """End what has expired or takes too long, and forget old rows."""
         state = self._state
         now_s = state.now_s
         while gone := await state.write(lambda c: files.delete_expired_files(c, now_s, MOST)):

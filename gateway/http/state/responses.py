@@ -112,6 +112,29 @@ class StoredResponses:
             finally:
                 arrival.cancel()
 
+    async def cancel(self, project: str, response_id: str) -> ResponseRow:
+        """Cancel a response that is made in the background, if it has not ended.
+
+        Raises:
+            ObjectNotFound: there is none.
+            InvalidRequest: it is not made in the background.
+        """
+        row = await self.find(project, response_id)
+        if not row.is_background:
+            raise InvalidRequest("Only responses in the background can be cancelled.")
+        return await self.end(project, row, CANCELLED) if row.is_unfinished else row
+
+    def stream(self, project: str, row: ResponseRow, starting_after: int) -> Response:
+        """The answer with a response's events after the one with this number.
+
+        Raises:
+            InvalidRequest: it is not made in the background.
+        """
+        if not row.is_background:
+            raise InvalidRequest("Only responses in the background can be streamed.", "stream")
+        events = self.events(project, row.id, starting_after)
+        return StreamingResponse(events, media_type="text/event-stream")
+
     async def delete(self, project: str, response_id: str) -> None:
         """Delete a response; whoever makes or follows it stops."""
         now_s = self._state.now_s
@@ -145,12 +168,9 @@ def responses_router(stored: StoredResponses) -> APIRouter:
     ) -> Response:
         """Retrieve a response, or the stream of its events."""
         row = await stored.find(project, response_id)
-        if not wanted.stream:
-            return await stored.shown(project, row)
-        if not row.is_background:
-            raise InvalidRequest("Only responses in the background can be streamed.", "stream")
-        events = stored.events(project, response_id, wanted.starting_after)
-        return StreamingResponse(events, media_type="text/event-stream")
+        if wanted.stream:
+            return stored.stream(project, row, wanted.starting_after)
+        return await stored.shown(project, row)
 
     @router.delete(RESPONSE)
     async def delete(response_id: str, project: CurrentProject) -> Response:
@@ -161,12 +181,7 @@ def responses_router(stored: StoredResponses) -> APIRouter:
     @router.post(f"{RESPONSE}/cancel")
     async def cancel(response_id: str, project: CurrentProject) -> Response:
         """Cancel a response that is made in the background."""
-        row = await stored.find(project, response_id)
-        if not row.is_background:
-            raise InvalidRequest("Only responses in the background can be cancelled.")
-        if row.is_unfinished:
-            row = await stored.end(project, row, CANCELLED)
-        return await stored.shown(project, row)
+        return await stored.shown(project, await stored.cancel(project, response_id))
 
     @router.get(f"{RESPONSE}/input_items")
     async def input_items(
