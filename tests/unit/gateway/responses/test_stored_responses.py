@@ -1,8 +1,11 @@
 """Tests of stored responses, end to end but for servers: threads, conversations, and failures."""
 
+import msgspec
 import pytest
 
 from gateway.errors.state import NotStored
+from gateway.responses.state_messages import HISTORY, HistoryQuery
+from gateway.serving.body_budget import MIB
 from tests.unit.gateway.responses.conftest import StatefulGateway
 from tests.unit.stateful import RESPONSES, events_in
 from tests.unit.surface import error_of
@@ -245,3 +248,39 @@ async def test_threads_expire_with_their_last_response(gateway: StatefulGateway)
     gateway.clock.now_s += 30 * 86_400
     await gateway.upkeep()
     assert await gateway.rows() == {"responses": 0, "response_items": 0, "response_item_places": 0}
+
+
+async def test_another_project_finds_nothing(gateway: StatefulGateway) -> None:
+    """Its requests are answered as if there were no such response, conversation, chat or item."""
+    ask = gateway.state.request
+    made = await gateway.respond(input="One")
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "store": True}
+    kept = (await gateway.client.post("/v1/chat/completions", json=chat)).json()
+    conversation = (await gateway.client.post("/v1/conversations", json={})).json()
+    for path in (
+        f"{RESPONSES}/{made['id']}",
+        f"{RESPONSES}/{made['id']}/input_items",
+        f"/v1/conversations/{conversation['id']}",
+        f"/v1/conversations/{conversation['id']}/items",
+        f"/v1/chat/completions/{kept['id']}",
+    ):
+        assert (await ask("", "GET", path)).status == 200, path
+        assert (await ask("other", "GET", path)).status == 404, path
+    assert (await ask("other", "DELETE", f"{RESPONSES}/{made['id']}")).status == 404
+    for query, status in (
+        (HistoryQuery(previous_id=made["id"], max_bytes=MIB), 400),
+        (HistoryQuery(conversation_id=conversation["id"], max_bytes=MIB), 404),
+        (HistoryQuery(references=[made["output"][0]["id"]], max_bytes=MIB), 404),
+    ):
+        body = msgspec.json.encode(query)
+        assert (await ask("", "POST", HISTORY, body)).status == 200
+        assert (await ask("other", "POST", HISTORY, body)).status == status
+
+
+async def test_a_history_is_no_larger_than_a_body_may_be(gateway: StatefulGateway) -> None:
+    """State stops reading where the router could not take more."""
+    made = await gateway.respond(input="x" * 4096)
+    query = HistoryQuery(previous_id=made["id"], max_bytes=4096)
+    found = await gateway.state.request("", "POST", HISTORY, msgspec.json.encode(query))
+    assert found.status == 400
+    assert b"context_length_exceeded" in found.body
