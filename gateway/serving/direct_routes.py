@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 
-from gateway.asgi import Receive, Scope
+from gateway.asgi import Receive, Scope, fields_of
 from gateway.config.route_paths import ROUTES
 from gateway.config.state_paths import LISTS, STORED_CHATS, is_state_path
 from gateway.errors.gateway_error import GatewayError
@@ -24,7 +24,7 @@ class DirectRoutes:
         """Answer a request; None if its route is none of these."""
         path = scope["path"]
         if path in ROUTES:
-            if path == STORED_CHATS and scope["method"] in LISTS:
+            if scope["method"] in LISTS and path == STORED_CHATS and not _is_upgrade(scope):
                 return self._state(scope, receive, response)
             return self._inference(scope, receive, response, request_id)
         return self._state(scope, receive, response) if is_state_path(path) else None
@@ -33,3 +33,8 @@ class DirectRoutes:
         """Record a request that is not let in, if it is one of inference."""
         if scope["path"] in ROUTES:
             self._inference.record_refusal(scope, response, error)
+
+
+def _is_upgrade(scope: Scope) -> bool:
+    """Whether a request asks for another protocol, such as WebSocket."""
+    return b"upgrade" in fields_of(scope)

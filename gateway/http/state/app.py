@@ -10,7 +10,7 @@ from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import StateDown
 from gateway.http.errors import handle_errors, send_error
-from gateway.http.state.files import ProjectFiles, files_router
+from gateway.http.state.files import StoredFiles, files_router
 from gateway.http.state.incoming import IncomingFiles
 from gateway.http.state.kept_answers import kept_answers_routers
 from gateway.http.state.uploads import ProjectUploads, uploads_router
@@ -83,7 +83,7 @@ def _routes(state: ProjectState) -> FastAPI:
     app.add_exception_handler(ClientDisconnected, _answer_nobody)
     incoming = IncomingFiles(state)
     for router in (
-        files_router(ProjectFiles(state, incoming)),
+        files_router(StoredFiles(state, incoming)),
         uploads_router(ProjectUploads(state, incoming)),
         *kept_answers_routers(state),
     ):

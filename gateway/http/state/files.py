@@ -64,7 +64,7 @@ class DeletedFile(BaseModel):
     deleted: Literal[True] = True
 
 
-class ProjectFiles:
+class StoredFiles:
     """Files of projects: rows in the database, bytes in the storage."""
 
     def __init__(self, state: ProjectState, incoming: IncomingFiles) -> None:
@@ -134,7 +134,7 @@ class ProjectFiles:
         )
 
 
-def files_router(files: ProjectFiles) -> APIRouter:
+def files_router(files: StoredFiles) -> APIRouter:
     """Routes that create, list, show and delete files, and their content."""
     router = APIRouter()
 

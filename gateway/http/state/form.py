@@ -26,7 +26,7 @@ class _Kind(Enum):
     END = auto()
 
 
-class _Event(NamedTuple):
+class _FormEvent(NamedTuple):
     """A step of the parser: a part's headers, some of its data, or its end."""
 
     kind: _Kind
@@ -53,7 +53,7 @@ class FormReader:
         self._parts = parts
         self.file_field = file_field
         """Name of the field with the file."""
-        self._events: deque[_Event] = deque()
+        self._events: deque[_FormEvent] = deque()
         self._is_whole = False
         self._parser = _parser(boundary, self._events, self._end)
         self.fields: dict[str, str] = {}
@@ -107,7 +107,7 @@ class FormReader:
         while (event := await self._next()) is not None and event.kind is not _Kind.END:
             yield event.data
 
-    async def _next(self) -> _Event | None:
+    async def _next(self) -> _FormEvent | None:
         """The next step; None at the end of the form."""
         while not self._events:
             part = await anext(self._parts, None)
@@ -125,7 +125,9 @@ class FormReader:
         self._is_whole = True
 
 
-def _parser(boundary: bytes, events: deque[_Event], on_end: Callable[[], None]) -> MultipartParser:
+def _parser(
+    boundary: bytes, events: deque[_FormEvent], on_end: Callable[[], None]
+) -> MultipartParser:
     """A parser that appends what it finds to `events`; `on_end`: called at the form's end."""
     headers: dict[bytes, bytes] = {}
     name, value = bytearray(), bytearray()
@@ -139,7 +141,7 @@ def _parser(boundary: bytes, events: deque[_Event], on_end: Callable[[], None]) 
         value.clear()
 
     def add(kind: _Kind, data: bytes = b"") -> None:
-        events.append(_Event(kind, data, dict(headers) if kind is _Kind.HEADERS else None))
+        events.append(_FormEvent(kind, data, dict(headers) if kind is _Kind.HEADERS else None))
 
     def extend(target: bytearray, data: bytes) -> None:
         target.extend(data)
