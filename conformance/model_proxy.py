@@ -54,7 +54,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(length) if length else None
         if body is None and self.headers.get("transfer-encoding"):
             body = b"".join(self._chunks())
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP}
+        headers = {k.lower(): v for k, v in self.headers.items() if k.lower() not in _HOP}
         path, body = with_fresh_objects(self.gateway, self._path(), self._body(body))
         try:
             answer = ask(self.gateway.url, self.command, path, body, headers)

@@ -19,7 +19,7 @@ GatewayError                    500  server_error
 │   ├── NotThroughProxy         403  not_through_proxy
 │   ├── CacheNotPrivate         403  cache_not_private
 │   ├── NotFound                404  not_found
-│   ├── ObjectNotFound          404  not_found
+│   ├── ObjectNotFound          404  object_not_found
 │   ├── StateNotConfigured      404  state_not_configured
 │   ├── StorageFull                  storage_quota_exceeded
 │   ├── Unsupported             404  unsupported

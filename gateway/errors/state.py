@@ -36,7 +36,7 @@ class ObjectNotFound(InvalidRequest):
     """The project has no such file, upload, batch, response or conversation."""
 
     status = 404
-    code = "not_found"
+    code = "object_not_found"
 
     @classmethod
     def of(cls, kind: str, object_id: str, param: str = "id") -> "ObjectNotFound":

@@ -23,7 +23,7 @@ LIMIT = 10 * BLOCK
 CONTENT = os.urandom(2 * BLOCK + 17)
 
 
-class ObjectStore(MemoryFileSystem):
+class ObjectStore(MemoryFileSystem):  # type: ignore[misc] # fsspec has no types
     """fsspec's memory, in which a file exists from its commit on, as in an object store."""
 
     protocol = "objects"

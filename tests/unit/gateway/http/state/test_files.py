@@ -66,7 +66,7 @@ async def test_another_projects_file_does_not_exist(api: StateApi) -> None:
         for file_id in (theirs, "file-none"):
             for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/content")):
                 answer = await http.request(method, f"/v1/files/{file_id}{path}")
-                assert error_of(answer) == (404, "not_found", "id")
+                assert error_of(answer) == (404, "object_not_found", "id")
                 assert answer.json()["error"]["message"] == f"No such File object: {file_id}"
         assert (await http.get("/v1/files")).json()["data"] == []
         after = await http.get("/v1/files", params={"after": theirs})
@@ -83,10 +83,12 @@ async def test_names_of_projects_may_be_of_any_text(api: StateApi) -> None:
             assert [file.id async for file in client.files.list()] == [file_id]
 
 
-async def test_lists_go_page_by_page(api: StateApi) -> None:
+async def test_lists_go_page_by_page(each_api: StateApi) -> None:
     """Newest first by default; by purpose; a page may begin after a deleted file."""
-    ids = [await make(api, purpose=purpose) for purpose in ("batch", "vision", "batch", "evals")]
-    async with api.openai() as client:
+    ids = [
+        await make(each_api, purpose=purpose) for purpose in ("batch", "vision", "batch", "evals")
+    ]
+    async with each_api.openai() as client:
         newest = await client.files.list(limit=3)
         assert [file.id for file in newest.data] == ids[:0:-1]
         assert newest.has_more
@@ -95,7 +97,7 @@ async def test_lists_go_page_by_page(api: StateApi) -> None:
         async for file in client.files.list(limit=1):
             await client.files.delete(file.id)
         assert [file.id async for file in client.files.list()] == []
-    async with api.http() as http:
+    async with each_api.http() as http:
         empty = (await http.get("/v1/files")).json()
     assert empty == {
         "object": "list",
@@ -189,55 +191,55 @@ async def test_a_file_over_the_limit_is_refused(api: StateApi) -> None:
     assert await api.stored_keys() == []
 
 
-async def test_a_project_has_a_quota(api: StateApi) -> None:
+async def test_a_project_has_a_quota(each_api: StateApi) -> None:
     """Other projects do not count, and what is deleted leaves room."""
-    first = await make(api, bytes(2 * MIB))
-    await make(api, bytes(2 * MIB), project="proj_b")
+    first = await make(each_api, bytes(2 * MIB))
+    await make(each_api, bytes(2 * MIB), project="proj_b")
     with pytest.raises(openai.BadRequestError) as raised:
-        await make(api, bytes(MIB + 1))
+        await make(each_api, bytes(MIB + 1))
     assert raised.value.code == "storage_quota_exceeded"
-    async with api.openai() as client:
+    async with each_api.openai() as client:
         await client.files.delete(first)
-    await make(api, bytes(MIB + 1))
+    await make(each_api, bytes(MIB + 1))
 
 
-async def test_an_expired_file_is_gone(api: StateApi) -> None:
+async def test_an_expired_file_is_gone(each_api: StateApi) -> None:
     """At once for its project, and soon after for the storage."""
     hour = {"anchor": "created_at", "seconds": 3600}
-    file_id, kept = await make(api, expires_after=hour), await make(api)
-    upkeep = StateUpkeep(api.state)
-    api.clock.now_s += 3600
-    async with api.openai() as client:
+    file_id, kept = await make(each_api, expires_after=hour), await make(each_api)
+    upkeep = StateUpkeep(each_api.state)
+    each_api.clock.now_s += 3600
+    async with each_api.openai() as client:
         with pytest.raises(openai.NotFoundError):
             await client.files.retrieve(file_id)
         assert [file.id async for file in client.files.list()] == [kept]
 
     await upkeep.expire()
-    assert await api.stored_keys() == [f"files/{kept}"]
-    api.clock.now_s += TOMBSTONE_S + 1
+    assert await each_api.stored_keys() == [f"files/{kept}"]
+    each_api.clock.now_s += TOMBSTONE_S + 1
     await upkeep.expire()
-    async with api.http() as http:
+    async with each_api.http() as http:
         after = await http.get("/v1/files", params={"after": file_id})
     assert error_of(after) == (400, "invalid_value", "after")
 
 
-async def test_bytes_that_no_row_names_are_deleted(api: StateApi) -> None:
+async def test_bytes_that_no_row_names_are_deleted(each_api: StateApi) -> None:
     """Once they are a day old; those of files stay."""
-    kept = await make(api)
+    kept = await make(each_api)
     for key in ("files/file-lost", "uploads/part_lost", "files/.draft-1-file-x"):
 
         async def content() -> Any:
             yield b"x"
 
-        await api.state.files.write(key, content(), 10)
-    upkeep = StateUpkeep(api.state)
-    api.clock.now_s = 0
+        await each_api.state.files.write(key, content(), 10)
+    upkeep = StateUpkeep(each_api.state)
+    each_api.clock.now_s = 0
     await upkeep.delete_orphans()
-    assert len(await api.stored_keys()) == 4
+    assert len(await each_api.stored_keys()) == 4
 
-    api.clock.now_s = 4e9 + ORPHAN_S
+    each_api.clock.now_s = 4e9 + ORPHAN_S
     await upkeep.delete_orphans()
-    assert await api.stored_keys() == [f"files/{kept}"]
+    assert await each_api.stored_keys() == [f"files/{kept}"]
 
 
 async def test_a_lost_content_is_an_error_of_the_gateway(api: StateApi) -> None:

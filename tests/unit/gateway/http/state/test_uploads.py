@@ -20,11 +20,11 @@ async def begin(client: openai.AsyncOpenAI, size: int) -> str:
     return made.id
 
 
-async def test_parts_become_a_file(api: StateApi) -> None:
+async def test_parts_become_a_file(each_api: StateApi) -> None:
     """In the order named, which is not that in which they came."""
     content = os.urandom(MIB + 10)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    async with api.openai() as client:
+    async with each_api.openai() as client:
         upload = await client.uploads.create(
             bytes=len(content),
             filename="a.jsonl",
@@ -47,7 +47,7 @@ async def test_parts_become_a_file(api: StateApi) -> None:
         assert (done.file.bytes, done.file.filename) == (len(content), "a.jsonl")
         assert done.file.expires_at == NOW_S + 7200
         assert (await client.files.content(done.file.id)).content == content
-    assert await api.stored_keys() == [f"files/{done.file.id}"]
+    assert await each_api.stored_keys() == [f"files/{done.file.id}"]
 
 
 async def test_the_sdk_uploads_a_file_in_chunks(api: StateApi) -> None:
@@ -107,16 +107,16 @@ async def test_a_cancelled_upload_leaves_nothing(api: StateApi) -> None:
             assert "is cancelled" in answer.json()["error"]["message"]
 
 
-async def test_an_upload_expires(api: StateApi) -> None:
+async def test_an_upload_expires(each_api: StateApi) -> None:
     """After an hour nothing can be done to it, and its parts are deleted."""
-    async with api.openai() as client:
+    async with each_api.openai() as client:
         upload = await begin(client, 4)
         await client.uploads.parts.create(upload, data=b"abc")
-        api.clock.now_s += 3600
+        each_api.clock.now_s += 3600
         with pytest.raises(openai.BadRequestError, match="is expired"):
             await client.uploads.parts.create(upload, data=b"d")
-    await StateUpkeep(api.state).expire()
-    assert await api.stored_keys() == []
+    await StateUpkeep(each_api.state).expire()
+    assert await each_api.stored_keys() == []
 
 
 async def test_another_projects_upload_does_not_exist(api: StateApi) -> None:
@@ -130,13 +130,13 @@ async def test_another_projects_upload_does_not_exist(api: StateApi) -> None:
             ("cancel", {}),
         ):
             answer = await http.post(f"/v1/uploads/{upload}/{path}", **sent)
-            assert error_of(answer) == (404, "not_found", "id")
+            assert error_of(answer) == (404, "object_not_found", "id")
     assert await api.stored_keys() == []
 
 
-async def test_parts_count_in_the_quota(api: StateApi) -> None:
+async def test_parts_count_in_the_quota(each_api: StateApi) -> None:
     """Of files and of uploads that have not ended."""
-    async with api.openai() as client:
+    async with each_api.openai() as client:
         upload = await begin(client, 2 * MIB)
         await client.uploads.parts.create(upload, data=bytes(2 * MIB))
         with pytest.raises(openai.BadRequestError) as raised:
