@@ -33,7 +33,7 @@ async def test_a_chat_is_kept_if_asked(gateway: StatefulGateway, *, is_stream: b
     assert changed.json()["metadata"] == {"c": "d"}
     deleted = await gateway.client.delete(f"{CHAT}/chatcmpl-1")
     assert deleted.json()["object"] == "chat.completion.deleted"
-    assert error_of(await gateway.client.get(f"{CHAT}/chatcmpl-1"))[:2] == (404, "not_found")
+    assert error_of(await gateway.client.get(f"{CHAT}/chatcmpl-1"))[:2] == (404, "object_not_found")
 
 
 async def test_chats_are_listed_by_model_and_metadata(gateway: StatefulGateway) -> None:

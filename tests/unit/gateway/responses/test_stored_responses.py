@@ -47,7 +47,7 @@ async def test_a_thread_reaches_the_engine_whole(gateway: StatefulGateway) -> No
     assert second["previous_response_id"] == first["id"]
     assert (third["store"], third["previous_response_id"]) == (False, second["id"])
     missing = await gateway.client.get(f"{RESPONSES}/{third['id']}")
-    assert error_of(missing)[:2] == (404, "not_found")
+    assert error_of(missing)[:2] == (404, "object_not_found")
 
 
 async def test_the_engine_gets_what_it_has_cached(gateway: StatefulGateway) -> None:
@@ -111,7 +111,7 @@ async def test_a_conversation_grows_with_each_turn(gateway: StatefulGateway) -> 
     refused = await gateway.client.post(
         RESPONSES, json={"model": "m", "input": "Hi", "conversation": made["id"]}
     )
-    assert error_of(refused)[:2] == (404, "not_found")
+    assert error_of(refused)[:2] == (404, "object_not_found")
     assert await gateway.get(f"{RESPONSES}/{second['id']}") == second
 
 
@@ -129,7 +129,7 @@ async def test_items_of_a_conversation_are_pages(gateway: StatefulGateway) -> No
     assert (await gateway.get(f"{place}/{ids[0]}"))["content"][0]["text"] == "a"
     assert (await gateway.client.delete(f"{place}/{ids[0]}")).json()["id"] == made["id"]
     gone = await gateway.client.get(f"{place}/{ids[0]}")
-    assert error_of(gone)[:2] == (404, "not_found")
+    assert error_of(gone)[:2] == (404, "object_not_found")
     many = await gateway.client.post(place, json={"items": items * 7})
     assert error_of(many) == (400, "invalid_value", "items")
 
@@ -144,7 +144,7 @@ async def test_references_stand_for_items(gateway: StatefulGateway) -> None:
     assert listed["data"][0]["id"] == reference["id"]
     body = {"model": "m", "input": [{"type": "item_reference", "id": "msg_x"}]}
     refused = await gateway.client.post(RESPONSES, json=body)
-    assert error_of(refused) == (404, "not_found", "input")
+    assert error_of(refused) == (404, "object_not_found", "input")
 
 
 async def test_a_changed_item_is_another(gateway: StatefulGateway) -> None:
