@@ -251,7 +251,9 @@ def check_stored_chats(target: CheckTarget) -> None:
     made = client.chat.completions.create(model=target.model, messages=HELLO, store=True)
     assert client.chat.completions.retrieve(made.id).choices == made.choices
     assert made.id in {each.id for each in client.chat.completions.list(order="desc")}
-    (message,) = client.chat.completions.messages.list(made.id).data
+    # OpenAI's type of these messages knows the assistant's only.
+    lax = openai.OpenAI(base_url=target.base_url, api_key="any", max_retries=0)
+    (message,) = lax.chat.completions.messages.list(made.id).data
     assert message.content == "Say hello."
     changed = client.chat.completions.update(made.id, metadata={"a": "b"})
     assert changed.id == made.id
