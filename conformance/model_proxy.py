@@ -1,7 +1,6 @@
 """A proxy that lets OpenAI's own tests, which name OpenAI's models and made-up ids, ask a gateway.
 
-It puts our models in the place of theirs, and objects that exist in the place of their ids: those
-are made when it starts, as far as the gateway keeps such objects.
+It puts our models in the place of theirs, and objects that exist in the place of their ids.
 """
 
 import http.client
@@ -9,9 +8,8 @@ import http.server
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from conformance.checks import CheckTarget
 from conformance.fresh_objects import with_fresh_objects
@@ -20,32 +18,14 @@ from conformance.http_answers import Answer, ask
 _MODEL_PATH = re.compile(r"^/models/[^/?]+")
 _FORM_MODEL = re.compile(rb'(name="model"\r\n(?:[^\r\n]+\r\n)*\r\n)[^\r\n]*')
 _HOP = frozenset({"host", "content-length", "connection", "transfer-encoding", "accept-encoding"})
-_CHAT = {"messages": [{"role": "user", "content": "Hi"}], "store": True, "max_tokens": 4}
-_SEEDS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "completion_id": ("/v1/chat/completions", _CHAT),
-    "resp_677efb5139a88190b512bc3fef8e535d": ("/v1/responses", {"input": "Hi", "store": True}),
-    "response_id": ("/v1/responses", {"input": "Hi", "store": True}),
-    "conv_123": ("/v1/conversations", {}),
-    "conversation_id": ("/v1/conversations", {}),
-}
-"""Ids of OpenAI's tests, and the request that makes an object for each."""
-_LISTS = {
-    "completion_id": "/v1/chat/completions/ID",
-    "resp_677efb5139a88190b512bc3fef8e535d": "/v1/responses/ID",
-    "response_id": "/v1/responses/ID",
-    "conv_123": "/v1/conversations/ID",
-    "conversation_id": "/v1/conversations/ID",
-}
-"""Where such an object is asked for: one that is not kept takes no id's place."""
 
 
 @contextmanager
 def model_proxy(target: CheckTarget) -> Iterator[str]:
     """Run the proxy in a thread; its address, without `/v1`."""
-    ids = dict(_seeded(target))
 
     class ProxyHandler(_Handler):
-        gateway, objects = target, ids
+        gateway = target
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ProxyHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -57,20 +37,8 @@ def model_proxy(target: CheckTarget) -> Iterator[str]:
             thread.join()
 
 
-def _seeded(target: CheckTarget) -> Iterator[tuple[str, str]]:
-    for id_, (path, fields) in _SEEDS.items():
-        body = json.dumps({"model": target.model, **fields}).encode()
-        made = ask(target.url, "POST", path, body)
-        if made.status != 200:
-            continue
-        own = made.json["id"]
-        if ask(target.url, "GET", _LISTS[id_].replace("ID", own)).status == 200:
-            yield id_, own
-
-
 class _Handler(http.server.BaseHTTPRequestHandler):
     gateway: CheckTarget
-    objects: Mapping[str, str]
 
     def do_GET(self) -> None:
         """Pass a request on."""
@@ -112,8 +80,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _path(self) -> str:
         path = self.path.removeprefix("/v1")
         path = _MODEL_PATH.sub(f"/models/{self.gateway.model}", path)
-        for theirs, ours in self.objects.items():
-            path = path.replace(f"/{theirs}", f"/{ours}")
         return f"/v1{path}"
 
     def _body(self, body: bytes | None) -> bytes | None:

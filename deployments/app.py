@@ -66,7 +66,11 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
         logging_config=QUIET,
     )
     keeper = None if accounts is None else _accounts(accounts)
-    return router.bind(keeper, None if state is None else _state(state, accounts, keeper))
+    return router.bind(
+        keeper,
+        None if state is None else _state(state, accounts, keeper),
+        keeps_responses=state is not None and parse_state(state).responses.store,
+    )
 
 
 def _accounts(config: JsonValue) -> serve.Application:

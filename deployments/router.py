@@ -53,7 +53,11 @@ class Router:
     """One router: what it knows of all models and replicas, and its HTTP application."""
 
     async def __init__(  # type: ignore[misc] # Serve awaits this constructor
-        self, accounts: DeploymentHandle | None = None, state: DeploymentHandle | None = None
+        self,
+        accounts: DeploymentHandle | None = None,
+        state: DeploymentHandle | None = None,
+        *,
+        keeps_responses: bool = True,
     ) -> None:
         log_with_serve()
         context = serve.get_replica_context()
@@ -86,6 +90,7 @@ class Router:
                 log_folder=serve_log_folder(),
                 accounts=None if accounts is None else AccountsHandle(accounts),
                 state=self._state,
+                keeps_responses=keeps_responses,
                 # The time of day, without any adjustment of the clock since the start.
                 time_of_day=lambda: started_s + time.monotonic(),
             ),

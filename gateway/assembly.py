@@ -29,6 +29,7 @@ from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import NullRecorder, Recorder
 from gateway.periodic import Periodic
 from gateway.report import ModelReport, RouterReport
+from gateway.responses.kept_answers import KeptAnswers
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.serving.access import AccessControl
@@ -89,6 +90,8 @@ class RouterOptions:
     """Keeper of files, batches and responses; None where none is configured."""
     trusts_requests: bool = False
     """All requests come from this process, which says in their scope whose they are."""
+    keeps_responses: bool = True
+    """Responses are kept in `state`, unless their clients say otherwise."""
     peers: RouterPeers = field(default_factory=NoPeers)
     """The gateway's other routers."""
     log_folder: Path | None = None
@@ -150,6 +153,11 @@ class AssembledRouter:
             live_config,
             self.history,
         )
+        self.kept_answers = (
+            None
+            if options.state is None
+            else KeptAnswers(options.state, keeps=options.keeps_responses)
+        )
         self.app = self._app(resolver, options)
 
     def start(self) -> None:
@@ -198,6 +206,8 @@ class AssembledRouter:
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
+        if self.kept_answers is not None:
+            await self.kept_answers.close()
         await self._identities.close()
         await self._authenticator.close()
         await self._demand_publisher.close()
@@ -267,7 +277,8 @@ class AssembledRouter:
     def _app(self, resolver: TargetResolver, options: RouterOptions) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
-            resolver, context, shadows, live_config, self._bodies, self.request_metrics
+            *(resolver, context, shadows, live_config, self._bodies, self.request_metrics),
+            stateful=self.kept_answers,
         )
         direct = DirectRoutes(inference, StateForwarder(options.state, context.drain))
         routers = (

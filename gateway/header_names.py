@@ -53,6 +53,7 @@ ALLOW = b"allow"
 WWW_AUTHENTICATE = b"www-authenticate"
 SERVICE_TIER = b"x-gateway-service-tier"
 SIMULATED = b"x-simulated"
+NOT_STORED = b"x-gateway-not-stored"
 
 DISPATCH = b"x-gateway-dispatch"
 DRAINING = b"x-engine-draining"
@@ -191,6 +192,12 @@ RESPONSE_HEADERS = (
         COLD_START,
         "seconds",
         "How long the request waited for an engine to start; absent if it did not.",
+    ),
+    Header(
+        NOT_STORED,
+        "`1`",
+        "The response could not be stored, as it usually is; its `store` is false, too. Of a"
+        " stream, the last event says so.",
     ),
     Header(
         IGNORED_TOOLS,

@@ -25,6 +25,16 @@ MB = 2**20
 GB = 2**30
 
 
+class ResponsesConfig(Strict):
+    """What is kept of responses, conversations and chat completions."""
+
+    store: bool = True
+    """Whether responses are kept, unless a request says `store: false`; `off`: none are."""
+    retention_days: float = Field(default=30, gt=0, le=36_500)
+    """For how long responses and stored chat completions are kept. A thread of responses is kept as
+    long as its last one; conversations are kept until they are deleted."""
+
+
 class StateConfig(Strict):
     """Storage for what belongs to projects, which one process, `State`, keeps."""
 
@@ -43,6 +53,8 @@ class StateConfig(Strict):
     """Maximum size of a file that is uploaded in parts."""
     project_gb: float = Field(default=100, gt=0)
     """Maximum size of all files and parts of uploads of a project, in gigabytes (2**30 bytes)."""
+    responses: ResponsesConfig = Field(default_factory=ResponsesConfig)
+    """What is kept of responses, conversations and chat completions."""
 
     batches: BatchesConfig = BatchesConfig()
     """Limits of batches, and what they may take of the models' engines."""

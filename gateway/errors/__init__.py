@@ -8,6 +8,7 @@ GatewayError                    500  server_error
 │   ├── MissingParameter             missing_required_parameter
 │   ├── UnknownParameter             unknown_parameter
 │   ├── AlreadyExists                already_exists
+│   ├── PreviousResponseNotFound     previous_response_not_found
 │   ├── ProjectArchived              project_archived
 │   ├── TooManyKeys                  too_many_keys
 │   ├── KeyExpired                   key_expired
@@ -49,6 +50,7 @@ GatewayError                    500  server_error
 ├── AuthUnavailable             503  auth_unavailable
 ├── AccountsDown                503  accounts_unavailable
 ├── StateDown                   503  state_unavailable
+│   └── NotStored                    not_stored
 ├── ModelUnavailable            503  model_unavailable
 ├── SpendUnknown                503  spend_unknown
 ├── ShuttingDown                503  shutting_down

@@ -70,3 +70,21 @@ class BatchNotEnded(InvalidRequest):
     def of(cls, batch_id: str) -> "BatchNotEnded":
         """Make the error for a batch."""
         return cls(f"The batch `{batch_id[:MAX_SHOWN_PATH]}` has not ended.", "batch_id")
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """The project has no response of the request's `previous_response_id`."""
+
+    code = "previous_response_not_found"
+
+    @classmethod
+    def of(cls, response_id: str) -> "PreviousResponseNotFound":
+        """Make the error for an id; a long one is cut."""
+        shown = response_id[:MAX_SHOWN_PATH]
+        return cls(f"Previous response with id '{shown}' not found.", "previous_response_id")
+
+
+class NotStored(StateDown):
+    """The answer was made, but could not be kept, and its client has asked for that."""
+
+    code = "not_stored"

@@ -14,7 +14,7 @@ CATALOGUE = {GatewayError.__module__} | {
 
 def error_tables() -> dict[str, str]:
     """Every error, by its status."""
-    errors = sorted(set(client_errors()), key=lambda error: (error.status, error.code))
+    errors = sorted(set(client_errors()), key=_order)
     rows = [
         (f"{error.status}", code(error.code), code(error.type), _meaning(error)) for error in errors
     ]
@@ -30,6 +30,10 @@ def client_errors() -> Iterator[type[GatewayError]]:
         is_public = error.__module__ in CATALOGUE and not error.__name__.startswith("_")
         if is_public and error is not RetryLater:
             yield error
+
+
+def _order(error: type[GatewayError]) -> tuple[int, str, str]:
+    return error.status, error.code, error.__name__
 
 
 def _meaning(error: type[GatewayError]) -> str:

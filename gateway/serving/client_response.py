@@ -2,9 +2,20 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from gateway.asgi import BodyWriter, Headers, Message, Send
 from gateway.serving.timing import Timing
+
+
+class ResponseFilter(Protocol):
+    """Stands between a response and its client: changes what is sent, or holds it back."""
+
+    async def send(self, message: Message, send: Send) -> None:
+        """Send a message on with `send`, or others in its place, now or later."""
+
+    def passes(self, body: bytes) -> bool:
+        """Whether a part of the body may be written past `send`, as it is."""
 
 
 class ClientResponse:
@@ -76,6 +87,17 @@ class ClientResponse:
 
         self._send = observed
 
+    def add_filter(self, added: ResponseFilter) -> None:
+        """Have all that is sent from now on pass through a filter."""
+        send = self._send
+        if self._body_writer is not None:
+            self._body_writer = _FilteredWriter(self._body_writer, added)
+
+        def filtered(message: Message) -> Awaitable[None]:
+            return added.send(message, send)
+
+        self._send = filtered
+
     async def begin(self, status: int, headers: Headers) -> None:
         """Send status and headers."""
         self.has_begun = True
@@ -116,3 +138,15 @@ class ClientResponse:
         if status is not None:
             self.status = status
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class _FilteredWriter:
+    """A `BodyWriter` for those parts only that a filter lets pass."""
+
+    def __init__(self, writer: BodyWriter, added: ResponseFilter) -> None:
+        self._writer = writer
+        self._filter = added
+
+    def write(self, body: bytes, chunks: bytes) -> bool:
+        """Write a part that the filter lets pass."""
+        return self._filter.passes(body) and self._writer.write(body, chunks)

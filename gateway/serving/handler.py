@@ -2,6 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
 
 from gateway.asgi import Headers, Receive, Scope, fields_of, header
 from gateway.errors.gateway_error import GatewayError
@@ -31,6 +35,7 @@ from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.model_access import allowed_route
 from gateway.serving.request_metrics import RequestMetrics, client_labels
+from gateway.serving.request_record import RequestRecord
 from gateway.serving.router_context import RouterContext
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
@@ -41,10 +46,50 @@ ALLOW = "POST, OPTIONS"
 CHUNKED = b"chunked"
 
 
+class AnswerMaker(Protocol):
+    """The rest of the way of one request."""
+
+    async def run(self, request: InferenceRequest, response: ClientResponse) -> None:
+        """Have a request answered; raises its error."""
+
+    async def run_alone(self, request: InferenceRequest, response: ClientResponse) -> None:
+        """Have a request answered for which no client waits, and account for it by itself."""
+
+
+class StatefulRequests(Protocol):
+    """What answers requests that refer to stored objects, or whose answer is to be stored."""
+
+    def concerns(self, request: InferenceRequest) -> bool:
+        """Whether a request is one of them."""
+
+    async def answer(
+        self, request: InferenceRequest, maker: AnswerMaker, call: "ClientCall"
+    ) -> None:
+        """Answer such a request.
+
+        Raises:
+            GatewayError: its response has not begun; or `UpstreamFailed` in the middle of it.
+            ClientDisconnected: the client has left.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCall:
+    """The connection that a request came over, and what its body takes."""
+
+    scope: Scope
+    receive: Receive
+    response: ClientResponse
+    held: HeldBody
+    """What its body counts as."""
+    max_body_mb: float
+    """Size of its body at the utmost, in MiB."""
+
+
 class InferenceHandler:
     """Parses a request, resolves its model, has it answered, and records how that ended."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part that requests go through
         self,
         resolver: TargetResolver,
         context: RouterContext,
@@ -52,7 +97,10 @@ class InferenceHandler:
         live_config: LiveConfig,
         bodies: BodyBudget,
         request_metrics: RequestMetrics,
+        *,
+        stateful: StatefulRequests | None = None,
     ) -> None:
+        self._stateful = stateful
         self._request_metrics = request_metrics
         self._resolver = resolver
         self._context = context
@@ -100,10 +148,44 @@ class InferenceHandler:
             )
             if PRIORITY in fields or request.asks_for_tier:
                 response.always_send(SERVICE_TIER, request.tier.encode())
+            if (stateful := self._stateful) is not None and stateful.concerns(request):
+                call = ClientCall(scope, receive, response, held, limit_mb)
+                await stateful.answer(request, _CurrentRequest(self, record, scope, client), call)
+                return
             chain = self._resolve(request, response)
             record.record_chain(chain)
             async with UntilDisconnect(receive, response):
                 await chain.run()
+
+    async def run(
+        self, request: InferenceRequest, response: ClientResponse, record: RequestRecord
+    ) -> None:
+        """Have a request answered that is recorded already; raises its error."""
+        chain = self._resolve(request, response)
+        record.record_chain(chain)
+        await chain.run()
+
+    async def run_alone(
+        self,
+        request: InferenceRequest,
+        response: ClientResponse,
+        scope: Scope,
+        client: tuple[str, str],
+    ) -> None:
+        """Have a request answered for which no client waits; raises its error.
+
+        `client`: its `client_labels`.
+        """
+        metrics = self._request_metrics
+        record = metrics.open(scope, response, response.request_id, client)
+        with record, self._bodies.open(request.tenant.owner) as held:
+            held.grow(len(request.body))
+            alone = msgspec.structs.replace(
+                request,
+                request_id=response.request_id,
+                arrived_s=asyncio.get_running_loop().time(),
+            )
+            await self.run(alone, response, record)
 
     def record_refusal(self, scope: Scope, response: ClientResponse, error: GatewayError) -> None:
         """Record an inference request that is not let in."""
@@ -118,6 +200,24 @@ class InferenceHandler:
         if route.shadow is not None:
             self._shadows.mirror(request, route.shadow, response, chain)
         return chain
+
+
+@dataclass(frozen=True, slots=True)
+class _CurrentRequest:
+    """`AnswerMaker` of one request."""
+
+    handler: InferenceHandler
+    record: RequestRecord
+    scope: Scope
+    client: tuple[str, str]
+
+    async def run(self, request: InferenceRequest, response: ClientResponse) -> None:
+        """Have it answered; raises its error."""
+        await self.handler.run(request, response, self.record)
+
+    async def run_alone(self, request: InferenceRequest, response: ClientResponse) -> None:
+        """Have it answered for no client, with a record of its own."""
+        await self.handler.run_alone(request, response, self.scope, self.client)
 
 
 async def _read_body(

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 
 from gateway.periodic import Periodic
 from gateway.store import files, uploads
+from gateway.store.background_responses import end_abandoned
 from gateway.store.database import Transaction
 from gateway.store.file_storage import StoredKey
 from gateway.store.project_state import ProjectState
+from gateway.store.responses import delete_expired_threads
+from gateway.store.stored_chats import delete_expired_chats
 
 EXPIRY_PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 6 * 3_600.0
@@ -44,7 +47,7 @@ class StateUpkeep:
             await task.close()
 
     async def expire(self) -> None:
-        """Delete files that have expired, end uploads that took too long, and forget old rows."""
+        """End what has expired or takes too long, and forget old rows."""
         state = self._state
         now_s = state.now_s
         while gone := await state.write(lambda c: files.delete_expired_files(c, now_s, MOST)):
@@ -54,6 +57,9 @@ class StateUpkeep:
         before_s = now_s - TOMBSTONE_S
         await self._repeat(lambda c: files.forget_deleted_files(c, before_s, MOST))
         await self._repeat(lambda c: uploads.forget_uploads(c, before_s, MOST))
+        await self._repeat(lambda c: end_abandoned(c, now_s, MOST))
+        await self._repeat(lambda c: delete_expired_threads(c, now_s, MOST))
+        await self._repeat(lambda c: delete_expired_chats(c, now_s, MOST))
 
     async def delete_orphans(self) -> None:
         """Delete bytes of files and parts that no row names: they were deleted, or never whole."""

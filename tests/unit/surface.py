@@ -11,6 +11,7 @@ from gateway.assembly import RouterOptions, build_router
 from gateway.config.loader import parse_gateway
 from gateway.metrics import Recorder
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
+from gateway.serving.state_client import StateClient
 from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import FakeEngine, Visit
@@ -29,6 +30,7 @@ class Surface:
         tracer: Tracer | None = None,
         is_local: bool = True,
         trusts_requests: bool = False,
+        state: StateClient | None = None,
     ) -> None:
         self.fleet = Fleet()
         self.woken: list[str] = []
@@ -41,6 +43,7 @@ class Surface:
             tracer=tracer,
             rng=rng,
             trusts_requests=trusts_requests,
+            state=state,
         )
         self.router = build_router(self.fleet, self.wake, upstream=upstream, options=options)
         self.pools = self.router.pools

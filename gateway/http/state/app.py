@@ -13,6 +13,7 @@ from gateway.http.errors import handle_errors, send_error
 from gateway.http.state.batches import batches_router
 from gateway.http.state.files import StoredFiles, files_router
 from gateway.http.state.incoming import IncomingFiles
+from gateway.http.state.kept_answers import kept_answers_routers
 from gateway.http.state.message_batches import message_batches_router
 from gateway.http.state.uploads import ProjectUploads, uploads_router
 from gateway.serving.body import ClientDisconnected, read_body
@@ -23,6 +24,10 @@ from gateway.store.project_state import ProjectState
 
 MAX_JSON_MB = 32
 """Most megabytes (2**20 bytes) of a body that is no file."""
+MAX_INTERNAL_MB = 1024
+"""The same of a router's own, which holds no more than a client may send and an engine answers."""
+INTERNAL = "/internal/"
+"""Beginning of the paths by which routers ask on their own behalf; they pass none on."""
 FILE_PATHS = re.compile(r"/v1/files|/v1/uploads/[^/]+/parts")
 """Paths whose routes read their bodies themselves, as they come."""
 CLIENT_LEFT = 499
@@ -64,7 +69,9 @@ class StateApp:
             raise InvalidRequest("The path has control characters.")
         if FILE_PATHS.fullmatch(scope["path"]) is None and scope["method"] != "GET":
             length = fields_of(scope).get(b"content-length")
-            receive = _whole(await read_body(receive, length, MAX_JSON_MB), receive)
+            is_internal = scope["path"].startswith(INTERNAL)
+            limit_mb = MAX_INTERNAL_MB if is_internal else MAX_JSON_MB
+            receive = _whole(await read_body(receive, length, limit_mb), receive)
         await self._app(scope, receive, send)
 
 
@@ -82,6 +89,7 @@ def _routes(state: ProjectState) -> FastAPI:
         uploads_router(ProjectUploads(state, incoming)),
         batches_router(state),
         message_batches_router(state),
+        *kept_answers_routers(state),
     ):
         app.include_router(router)
     return app

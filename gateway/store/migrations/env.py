@@ -2,7 +2,11 @@
 
 from alembic import context
 
-from gateway.store import batch_tables, file_tables  # noqa: F401 - part of the metadata
+from gateway.store import (  # noqa: F401 - part of the metadata
+    batch_tables,
+    file_tables,
+    response_tables,
+)
 from gateway.store.migration import CONNECTION
 from gateway.store.tables import metadata
 

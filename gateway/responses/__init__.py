@@ -1,0 +1,1 @@
+"""What routers do for stored responses and chats: resolve references, and keep answers."""

@@ -1,0 +1,286 @@
+"""Tests of stored responses, end to end but for servers: threads, conversations, and failures."""
+
+import msgspec
+import pytest
+
+from gateway.errors.state import NotStored
+from gateway.responses.state_messages import HISTORY, HistoryQuery
+from gateway.serving.body_budget import MIB
+from tests.unit.gateway.responses.conftest import StatefulGateway
+from tests.unit.stateful import RESPONSES, events_in
+from tests.unit.surface import error_of
+
+
+def texts(items: list[dict[str, object]]) -> list[object]:
+    """The contents of items, in order; of parts, the first one's text."""
+    found = []
+    for item in items:
+        content = item["content"]
+        found.append(content[0]["text"] if isinstance(content, list) else content)
+    return found
+
+
+async def test_a_response_is_kept_as_its_client_has_it(gateway: StatefulGateway) -> None:
+    """The stored object is the answer, with an id of the gateway's own, and its input is listed."""
+    made = await gateway.respond(input="Hi", metadata={"a": "b"})
+    assert made["store"] is True
+    assert made["id"].startswith("resp_")
+    assert "engine" not in made["id"]
+    assert await gateway.get(f"{RESPONSES}/{made['id']}") == made
+    listed = await gateway.get(f"{RESPONSES}/{made['id']}/input_items")
+    (item,) = listed["data"]
+    assert item["content"] == [{"type": "input_text", "text": "Hi"}]
+    assert (item["role"], item["status"]) == ("user", "completed")
+    assert listed["first_id"] == listed["last_id"] == item["id"]
+
+
+async def test_a_thread_reaches_the_engine_whole(gateway: StatefulGateway) -> None:
+    """The engine gets all that came before, in order and without ids; instructions stay behind."""
+    first = await gateway.respond(input="One", instructions="Be brief.")
+    second = await gateway.respond(
+        input=[{"role": "user", "content": "Two"}], previous_response_id=first["id"]
+    )
+    third = await gateway.respond(input="Three", previous_response_id=second["id"], store=False)
+    sent = gateway.engine.bodies[-1]
+    assert texts(sent["input"]) == ["One", "Hello.", "Two", "Hello.", "Three"]
+    assert not {"previous_response_id", "store", "instructions"} & sent.keys()
+    assert second["previous_response_id"] == first["id"]
+    assert (third["store"], third["previous_response_id"]) == (False, second["id"])
+    missing = await gateway.client.get(f"{RESPONSES}/{third['id']}")
+    assert error_of(missing)[:2] == (404, "object_not_found")
+
+
+async def test_the_engine_gets_what_it_has_cached(gateway: StatefulGateway) -> None:
+    """The first items of a second turn are those of the first, as they were written."""
+    written = [{"role": "user", "content": [{"type": "input_text", "text": "One"}], "x": None}]
+    first = await gateway.respond(input=written)
+    await gateway.respond(input="Two", previous_response_id=first["id"])
+    sent = gateway.engine.bodies[-1]["input"]
+    assert {**sent[0], "id": "", "type": ""} == {**written[0], "id": "", "type": ""}
+    assert sent[1] == first["output"][0]
+
+
+async def test_a_stream_is_kept_before_its_last_event(gateway: StatefulGateway) -> None:
+    """All events with the object have its own id, and the next turn finds it."""
+    found = await gateway.client.post(RESPONSES, json={"model": "m", "input": "Hi", "stream": True})
+    events = events_in(found.text)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    whole = [event["response"] for event in events if "response" in event]
+    assert len(whole) == 3
+    assert len({each["id"] for each in whole}) == 1
+    assert all(each["store"] for each in whole)
+    assert await gateway.get(f"{RESPONSES}/{whole[-1]['id']}") == whole[-1]
+
+
+async def test_an_unknown_thread_is_refused(gateway: StatefulGateway) -> None:
+    """A previous response that is not there is an error of the request, in OpenAI's words."""
+    body = {"model": "m", "input": "Hi", "previous_response_id": "resp_x"}
+    refused = await gateway.client.post(RESPONSES, json=body)
+    assert error_of(refused) == (400, "previous_response_not_found", "previous_response_id")
+    assert "'resp_x' not found" in refused.json()["error"]["message"]
+    assert gateway.engine.bodies == []
+
+
+async def test_a_thread_and_a_conversation_exclude_each_other(gateway: StatefulGateway) -> None:
+    """A request continues one of both."""
+    body = {"model": "m", "input": "Hi", "previous_response_id": "a", "conversation": "b"}
+    refused = await gateway.client.post(RESPONSES, json=body)
+    assert error_of(refused) == (400, "invalid_value", "conversation")
+
+
+async def test_a_conversation_grows_with_each_turn(gateway: StatefulGateway) -> None:
+    """Its items come before a request's own, and the turn's are added to them."""
+    given = {"items": [{"role": "developer", "content": "Be brief."}], "metadata": {"a": "b"}}
+    made = (await gateway.client.post("/v1/conversations", json=given)).json()
+    assert (made["object"], made["metadata"]) == ("conversation", {"a": "b"})
+    place = f"/v1/conversations/{made['id']}"
+    first = await gateway.respond(input="One", conversation=made["id"])
+    assert first["conversation"] == {"id": made["id"]}
+    second = await gateway.respond(input="Two", conversation={"id": made["id"]})
+    assert texts(gateway.engine.bodies[-1]["input"]) == ["Be brief.", "One", "Hello.", "Two"]
+    listed = await gateway.get(f"{place}/items?order=asc")
+    assert texts(listed["data"]) == ["Be brief.", "One", "Hello.", "Two", "Hello."]
+    # A response of a conversation can be continued by itself, as of then.
+    await gateway.respond(input="Or", previous_response_id=first["id"])
+    assert texts(gateway.engine.bodies[-1]["input"]) == ["Be brief.", "One", "Hello.", "Or"]
+    assert (await gateway.client.delete(place)).json() == {
+        "id": made["id"],
+        "object": "conversation.deleted",
+        "deleted": True,
+    }
+    refused = await gateway.client.post(
+        RESPONSES, json={"model": "m", "input": "Hi", "conversation": made["id"]}
+    )
+    assert error_of(refused)[:2] == (404, "object_not_found")
+    assert await gateway.get(f"{RESPONSES}/{second['id']}") == second
+
+
+async def test_items_of_a_conversation_are_pages(gateway: StatefulGateway) -> None:
+    """Items are added, listed from the newest on, shown and deleted one by one."""
+    made = (await gateway.client.post("/v1/conversations", json={})).json()
+    place = f"/v1/conversations/{made['id']}/items"
+    items = [{"role": "user", "content": text} for text in "abc"]
+    added = (await gateway.client.post(place, json={"items": items})).json()
+    ids = [item["id"] for item in added["data"]]
+    page = await gateway.get(f"{place}?limit=2")
+    assert (page["first_id"], page["last_id"], page["has_more"]) == (ids[2], ids[1], True)
+    rest = await gateway.get(f"{place}?after={ids[1]}")
+    assert [item["id"] for item in rest["data"]] == [ids[0]]
+    assert (await gateway.get(f"{place}/{ids[0]}"))["content"][0]["text"] == "a"
+    assert (await gateway.client.delete(f"{place}/{ids[0]}")).json()["id"] == made["id"]
+    gone = await gateway.client.get(f"{place}/{ids[0]}")
+    assert error_of(gone)[:2] == (404, "object_not_found")
+    many = await gateway.client.post(place, json={"items": items * 7})
+    assert error_of(many) == (400, "invalid_value", "items")
+
+
+async def test_references_stand_for_items(gateway: StatefulGateway) -> None:
+    """An item of an earlier response can be sent by its id; an unknown one is refused."""
+    first = await gateway.respond(input="One")
+    reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+    second = await gateway.respond(input=[reference, {"role": "user", "content": "Two"}])
+    assert texts(gateway.engine.bodies[-1]["input"]) == ["Hello.", "Two"]
+    listed = await gateway.get(f"{RESPONSES}/{second['id']}/input_items?order=asc")
+    assert listed["data"][0]["id"] == reference["id"]
+    body = {"model": "m", "input": [{"type": "item_reference", "id": "msg_x"}]}
+    refused = await gateway.client.post(RESPONSES, json=body)
+    assert error_of(refused) == (404, "object_not_found", "input")
+
+
+async def test_a_changed_item_is_another(gateway: StatefulGateway) -> None:
+    """An item that comes back with its id, but not as it was, does not change what is kept."""
+    first = await gateway.respond(input="One")
+    changed = {**first["output"][0], "content": [{"type": "output_text", "text": "Never."}]}
+    second = await gateway.respond(input=[changed, {"role": "user", "content": "Two"}])
+    listed = await gateway.get(f"{RESPONSES}/{second['id']}/input_items?order=asc")
+    assert listed["data"][0]["id"] != changed["id"]
+    assert listed["data"][0]["content"][0]["text"] == "Never."
+    assert (await gateway.get(f"{RESPONSES}/{first['id']}"))["output"] == first["output"]
+
+
+async def test_a_deleted_response_is_gone_but_for_those_that_continue_it(
+    gateway: StatefulGateway,
+) -> None:
+    """Its items go with the last response that has them."""
+    first = await gateway.respond(input="One")
+    second = await gateway.respond(input="Two", previous_response_id=first["id"])
+    deleted = await gateway.client.delete(f"{RESPONSES}/{first['id']}")
+    assert deleted.json() == {"id": first["id"], "object": "response", "deleted": True}
+    assert (await gateway.client.get(f"{RESPONSES}/{first['id']}")).status_code == 404
+    body = {"model": "m", "input": "x", "previous_response_id": first["id"]}
+    assert error_of(await gateway.client.post(RESPONSES, json=body))[0] == 400
+    await gateway.respond(input="Three", previous_response_id=second["id"], store=False)
+    sent = gateway.engine.bodies[-1]["input"]
+    assert texts(sent) == ["One", "Hello.", "Two", "Hello.", "Three"]
+
+
+async def test_nothing_is_kept_without_store(gateway: StatefulGateway) -> None:
+    """`store: false` goes to the engine as it came, and State does not hear of it."""
+    asked: list[str] = []
+    gateway.state.before = asked.append
+    made = await gateway.respond(input="Hi", store=False)
+    assert made["id"] == "resp_engine_1"
+    assert asked == []
+
+
+async def test_without_state_only_what_needs_it_fails(gateway: StatefulGateway) -> None:
+    """Answers say that they are not stored; what must be, or refers to what is, gets 503."""
+    first = await gateway.respond(input="One")
+    gateway.state.is_away = True
+    usual = await gateway.client.post(RESPONSES, json={"model": "m", "input": "Hi"})
+    assert usual.json()["store"] is False
+    assert usual.headers["x-gateway-not-stored"] == "1"
+    stream = {"model": "m", "input": "Hi", "stream": True}
+    events = events_in((await gateway.client.post(RESPONSES, json=stream)).text)
+    assert {event["response"]["store"] for event in events if "response" in event} == {False}
+    for fields in (
+        {"store": True},
+        {"previous_response_id": first["id"]},
+        {"conversation": "conv_x"},
+        {"background": True},
+    ):
+        body = {"model": "m", "input": "Hi", **fields}
+        refused = await gateway.client.post(RESPONSES, json=body)
+        assert error_of(refused) == (503, "state_unavailable", None), fields
+        assert refused.headers["retry-after"]
+    assert (await gateway.respond(input="Hi", store=False))["store"] is False
+    gateway.state.is_away = False
+    again = await gateway.client.post(RESPONSES, json={"model": "m", "input": "Hi", "store": True})
+    assert again.json()["store"] is True
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_answer_that_must_be_stored_fails_with_state(
+    gateway: StatefulGateway, *, is_stream: bool
+) -> None:
+    """Where State goes away meanwhile, a client that asked to store is not told that it was."""
+
+    def go_away() -> None:
+        gateway.state.is_away = True
+
+    gateway.engine.before_end = go_away
+    body = {"model": "m", "input": "Hi", "store": True, "stream": is_stream}
+    found = await gateway.client.post(RESPONSES, json=body)
+    if is_stream:
+        last = events_in(found.text)[-1]
+        assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+        assert last["response"]["store"] is False
+    else:
+        assert error_of(found)[:2] == (503, NotStored.code)
+
+
+async def test_errors_of_engines_pass(gateway: StatefulGateway) -> None:
+    """What is no response is neither kept nor changed."""
+    refused = await gateway.client.post(RESPONSES, json={"model": "n", "input": "Hi"})
+    assert error_of(refused)[:2] == (404, "model_not_found")
+
+
+async def test_threads_expire_with_their_last_response(gateway: StatefulGateway) -> None:
+    """A response stays as long as one of its thread does; then all are gone."""
+    first = await gateway.respond(input="One")
+    gateway.clock.now_s += 29 * 86_400
+    second = await gateway.respond(input="Two", previous_response_id=first["id"])
+    gateway.clock.now_s += 2 * 86_400
+    await gateway.upkeep()
+    assert (await gateway.client.get(f"{RESPONSES}/{first['id']}")).status_code == 404
+    await gateway.respond(input="Three", previous_response_id=second["id"], store=False)
+    assert texts(gateway.engine.bodies[-1]["input"])[0] == "One"
+    gateway.clock.now_s += 30 * 86_400
+    await gateway.upkeep()
+    assert await gateway.rows() == {"responses": 0, "response_items": 0, "response_item_places": 0}
+
+
+async def test_another_project_finds_nothing(gateway: StatefulGateway) -> None:
+    """Its requests are answered as if there were no such response, conversation, chat or item."""
+    ask = gateway.state.request
+    made = await gateway.respond(input="One")
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "store": True}
+    kept = (await gateway.client.post("/v1/chat/completions", json=chat)).json()
+    conversation = (await gateway.client.post("/v1/conversations", json={})).json()
+    for path in (
+        f"{RESPONSES}/{made['id']}",
+        f"{RESPONSES}/{made['id']}/input_items",
+        f"/v1/conversations/{conversation['id']}",
+        f"/v1/conversations/{conversation['id']}/items",
+        f"/v1/chat/completions/{kept['id']}",
+    ):
+        assert (await ask("", "GET", path)).status == 200, path
+        assert (await ask("other", "GET", path)).status == 404, path
+    assert (await ask("other", "DELETE", f"{RESPONSES}/{made['id']}")).status == 404
+    for query, status in (
+        (HistoryQuery(previous_id=made["id"], max_bytes=MIB), 400),
+        (HistoryQuery(conversation_id=conversation["id"], max_bytes=MIB), 404),
+        (HistoryQuery(references=[made["output"][0]["id"]], max_bytes=MIB), 404),
+    ):
+        body = msgspec.json.encode(query)
+        assert (await ask("", "POST", HISTORY, body)).status == 200
+        assert (await ask("other", "POST", HISTORY, body)).status == status
+
+
+async def test_a_history_is_no_larger_than_a_body_may_be(gateway: StatefulGateway) -> None:
+    """State stops reading where the router could not take more."""
+    made = await gateway.respond(input="x" * 4096)
+    query = HistoryQuery(previous_id=made["id"], max_bytes=4096)
+    found = await gateway.state.request("", "POST", HISTORY, msgspec.json.encode(query))
+    assert found.status == 400
+    assert b"context_length_exceeded" in found.body
