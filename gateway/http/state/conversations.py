@@ -36,7 +36,7 @@ MAX_ITEMS = 20
 CONVERSATION = "/v1/conversations/{conversation_id}"
 
 
-class _Creation(msgspec.Struct):
+class _NewConversation(msgspec.Struct):
     """Body that begins a conversation."""
 
     items: list[msgspec.Raw] | None = None
@@ -55,7 +55,7 @@ class ProjectConversations:
     def __init__(self, state: ProjectState) -> None:
         self._state = state
 
-    async def create(self, project: str, body: _Creation) -> ConversationRow:
+    async def create(self, project: str, body: _NewConversation) -> ConversationRow:
         """Begin a conversation."""
         labels, items = checked_labels(body.metadata), _checked(body.items or [])
         now_s = self._state.now_s
@@ -135,7 +135,7 @@ def conversations_router(conversations: ProjectConversations) -> APIRouter:
     @router.post("/v1/conversations")
     async def create(request: Request, project: CurrentProject) -> Response:
         """Create a conversation."""
-        return _answer(await conversations.create(project, await read_json(request, _Creation)))
+        return _answer(await conversations.create(project, await read_json(request, _NewConversation)))
 
     @router.get(CONVERSATION)
     async def retrieve(conversation_id: str, project: CurrentProject) -> Response:

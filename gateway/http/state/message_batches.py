@@ -55,7 +55,7 @@ class MessageRequest(msgspec.Struct, frozen=True):
     params: msgspec.Raw
 
 
-class Creation(msgspec.Struct, frozen=True):
+class MessageBatchFields(msgspec.Struct, frozen=True):
     """Body that creates a batch."""
 
     requests: list[MessageRequest]
@@ -276,7 +276,7 @@ def _input_file(body: bytes, config: BatchesConfig) -> tuple[bytes, int]:
         InvalidRequest: one of them is wrong; the message says which.
     """
     try:
-        requests = msgspec.json.decode(body, type=Creation).requests
+        requests = msgspec.json.decode(body, type=MessageBatchFields).requests
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"requests: {error}", "requests") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
