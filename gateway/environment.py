@@ -138,6 +138,12 @@ RECOMMENDED = (
         " code. HAProxy and routers derive the key from it by which they know each other.",
         "token",
     ),
+    Variable(
+        "RAY_gcs_rpc_server_reconnect_timeout_s",
+        "Seconds that a node goes on without the head: engines and routers answer as before. After"
+        " a minute, Ray would otherwise end the node with all that runs on it.",
+        "600",
+    ),
     Variable("RAY_USAGE_STATS_ENABLED", "Ray sends no usage statistics to its makers.", "0"),
 )
 """Variables to set on every node before Ray starts."""

@@ -1,13 +1,12 @@
 """Machines of a cluster: network namespaces of this one, with addresses and folders of their own.
 
-They share this machine's processors, files and process ids, and nothing by which programs find each
-other: a cable can be pulled, and all that runs on one of them can be killed at once.
+They share this machine's processors and files, and nothing by which programs find each other: they
+have process ids of their own, a cable can be pulled, and all that runs on one can be killed at once.
 """
 
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -137,7 +136,8 @@ class Machine:
         self, command: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         privately = 'mount --bind "$0" /tmp && exec "$@"'
-        inside = ["ip", "netns", "exec", self._namespace, "unshare", "--mount"]
+        inside = ["ip", "netns", "exec", self._namespace, "unshare", "--mount", "--pid", "--fork"]
+        inside += ["--mount-proc", "--kill-child"]
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [*inside, "sh", "-c", privately, str(self._temporary), *command],
@@ -152,8 +152,9 @@ class Machine:
     def restart(self) -> None:
         """End the service as its supervisor would, and let it start again."""
         if self._service:
-            self._service.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
+                (service,) = psutil.Process(self._service.pid).children()
+                service.terminate()
                 self._service.wait(STOP_TIMEOUT_S)
         self._kill_all()
 
