@@ -123,6 +123,8 @@ def main(
             if not only or drill.name in only:
                 results.append(asyncio.run(run(cluster, drill, seed)))
                 typer.echo(f"{drill.name}: {results[-1].recovered_s}")
+                if not results[-1].is_good:
+                    typer.echo(cluster.logs)
     Console(width=160).print(_report(results))
     for result in results:
         for reason, count in result.requests.lost.items():

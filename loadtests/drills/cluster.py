@@ -34,6 +34,7 @@ DASHBOARD_TIMEOUT_S = 5.0
 DEPLOY_TIMEOUT_S = 120.0
 """The answer waits until Serve's controller has started."""
 START_TIMEOUT_S = 180.0
+LOG_CHARACTERS = 800
 
 
 def config() -> Document:
@@ -71,6 +72,12 @@ class DrillCluster:
     def url(self) -> str:
         """Where clients find it."""
         return f"http://{launch.HOST}:{self.port}"
+
+    @property
+    def logs(self) -> str:
+        """The last that the services of all machines have printed."""
+        machines = [self.head, *self.workers]
+        return "\n".join(f"{each.name}: {each.log[-LOG_CHARACTERS:]}" for each in machines)
 
     def deploy(self, document: Document) -> None:
         """Deploy a config."""
@@ -162,9 +169,8 @@ def drill_cluster() -> Iterator[DrillCluster]:
             wait_for(cluster.is_whole, START_TIMEOUT_S)
             wait_for(lambda: not launch.chat_failure(port, MODEL), START_TIMEOUT_S)
         except (TimeoutError, httpx.HTTPError) as error:
-            logs = "\n".join(f"{each.name}: {each.log[-800:]}" for each in [head, *workers])
             raise Unavailable(
-                f"the cluster did not start: {error!r}\n{cluster.applications()}\n{logs}"
+                f"the cluster did not start: {error!r}\n{cluster.applications()}\n{cluster.logs}"
             ) from None
         yield cluster
 
