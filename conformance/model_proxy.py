@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from conformance.checks import CheckTarget
+from conformance.fresh_objects import with_fresh_objects
 from conformance.http_answers import Answer, ask
 
 _MODEL_PATH = re.compile(r"^/models/[^/?]+")
@@ -85,10 +86,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(length) if length else None
         if body is None and self.headers.get("transfer-encoding"):
             body = b"".join(self._chunks())
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP}
-        path = self._path()
+        headers = {k.lower(): v for k, v in self.headers.items() if k.lower() not in _HOP}
+        path, body = with_fresh_objects(self.gateway, self._path(), self._body(body))
         try:
-            answer = ask(self.gateway.url, self.command, path, self._body(body), headers)
+            answer = ask(self.gateway.url, self.command, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             answer = Answer(502, {}, str(error).encode())
         self._answer(answer)

@@ -5,6 +5,7 @@ applications:
   - {name: gateway, import_path: deployments.app:gateway, route_prefix: /}
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import JsonValue
@@ -15,14 +16,16 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.accounts import Accounts
 from deployments.autoscaling import LOOK_BACK_S, REPORT_PERIOD_S, EngineScalingPolicy
+from deployments.batches import Batches
 from deployments.discovery import ENGINE_DEPLOYMENT, MODEL_DEPLOYMENT
 from deployments.engine import EngineReplica, ModelIngress
 from deployments.placement import serve_options
 from deployments.router import Router
 from deployments.serve_internals.serve_request_router import PublishingRequestRouter
+from deployments.state import State
 from gateway.cluster.rollover import MAX_SURGE_PERCENT
-from gateway.config.document_reader import ACCOUNTS_ARGUMENT
-from gateway.config.loader import parse_accounts, parse_entry
+from gateway.config.document_reader import ACCOUNTS_ARGUMENT, STATE_ARGUMENT
+from gateway.config.loader import parse_accounts, parse_entry, parse_state
 from gateway.config.model import ModelEntry
 from gateway.errors.startup import ConfigError
 
@@ -33,7 +36,7 @@ STOP_MARGIN_S = 15
 """Time for the engine's processes to end, after the drain."""
 
 START_ATTEMPTS = 3
-ACCOUNTS_CPUS = 0.1
+KEEPER_CPUS = 0.1
 
 QUIET = LoggingConfig(enable_access_log=False)
 """Logging without a line per call: for routers a tenth of their CPU time, for the others, which
@@ -43,14 +46,15 @@ are asked for their state every few seconds, nothing but noise."""
 def gateway(args: dict[str, JsonValue]) -> serve.Application:
     """Application of the routers in front of all models, configured by its `user_config`.
 
-    `args`: `accounts`, if projects, keys and usage are kept in a database.
+    `args`: `accounts`, if projects, keys and usage are kept in a database; `state`, if files,
+    batches and responses are kept for projects.
     """
-    if unknown := args.keys() - {ACCOUNTS_ARGUMENT}:
+    if unknown := args.keys() - {ACCOUNTS_ARGUMENT, STATE_ARGUMENT}:
         raise ValueError(
             f"application `gateway` does not know {', '.join(sorted(unknown))}: set the Router's"
             " user_config instead"
         )
-    accounts = args.get(ACCOUNTS_ARGUMENT)
+    accounts, state = args.get(ACCOUNTS_ARGUMENT), args.get(STATE_ARGUMENT)
     router = serve.deployment(
         serve.ingress()(Router),
         name="Router",
@@ -61,24 +65,43 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
         max_surge_percent=MAX_SURGE_PERCENT,
         logging_config=QUIET,
     )
-    return router.bind() if accounts is None else router.bind(_accounts(accounts))
+    keeper = None if accounts is None else _accounts(accounts)
+    return router.bind(keeper, None if state is None else _state(state, accounts, keeper))
 
 
 def _accounts(config: JsonValue) -> serve.Application:
-    try:
-        parse_accounts(config)
-    except ConfigError as error:
-        raise RayServeException(error.message) from None  # the only one without a traceback
+    _check(parse_accounts, config)
+    return _keeper(Accounts, "Accounts").bind(config)
+
+
+def _state(
+    config: JsonValue, accounts: JsonValue, keeper: serve.Application | None
+) -> serve.Application:
+    """`State`, and `Batches` beside it; `keeper`: `Accounts`, if there is one."""
+    _check(parse_state, config)
+    batches = _keeper(Batches, "Batches").bind(config, accounts, keeper)
+    return _keeper(State, "State").bind(config, accounts, batches)
+
+
+def _keeper(kind: type[object], name: str) -> serve.Deployment:
+    """A deployment with one replica that keeps something."""
     return serve.deployment(
-        Accounts,
-        name="Accounts",
+        kind,
+        name=name,
         max_ongoing_requests=UNLIMITED,
-        ray_actor_options={"num_cpus": ACCOUNTS_CPUS},
+        ray_actor_options={"num_cpus": KEEPER_CPUS},
         health_check_period_s=2,
         graceful_shutdown_timeout_s=STOP_MARGIN_S,
         max_surge_percent=100,  # two writers do no harm
         logging_config=QUIET,
-    ).bind(config)
+    )
+
+
+def _check(parse: Callable[[JsonValue], object], config: JsonValue) -> None:
+    try:
+        parse(config)
+    except ConfigError as error:
+        raise RayServeException(error.message) from None  # the only one without a traceback
 
 
 def model(args: dict[str, JsonValue]) -> serve.Application:

@@ -22,6 +22,7 @@ from deployments.serve_internals.http_options import listens_on_loopback
 from deployments.serve_internals.log_folder import serve_log_folder
 from deployments.serve_internals.metrics import RayRecorder
 from deployments.serve_internals.router_protocol import install_router_protocol
+from deployments.state_handle import StateHandle
 from deployments.watchdog import ReplicaWatchdog
 from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
@@ -33,6 +34,7 @@ from gateway.periodic import Periodic
 from gateway.proxy_key import cluster_key, proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.connection_check import ConnectionCheck
+from gateway.serving.http_state_client import HttpStateClient
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.tracing import Tracer, tracer_of
 
@@ -51,7 +53,7 @@ class Router:
     """One router: what it knows of all models and replicas, and its HTTP application."""
 
     async def __init__(  # type: ignore[misc] # Serve awaits this constructor
-        self, accounts: DeploymentHandle | None = None
+        self, accounts: DeploymentHandle | None = None, state: DeploymentHandle | None = None
     ) -> None:
         log_with_serve()
         context = serve.get_replica_context()
@@ -64,6 +66,7 @@ class Router:
         fleet.is_settled = False
         self._live_config = LiveConfig(ClusterConfigStore(), os.environ, needs_auth=not is_local)
         self._discovery = Discovery(fleet)
+        self._state = None if state is None else HttpStateClient(StateHandle(state))
         self._router = build_router(
             fleet,
             self._discovery.request_start,
@@ -82,6 +85,7 @@ class Router:
                 ),
                 log_folder=serve_log_folder(),
                 accounts=None if accounts is None else AccountsHandle(accounts),
+                state=self._state,
                 # The time of day, without any adjustment of the clock since the start.
                 time_of_day=lambda: started_s + time.monotonic(),
             ),
@@ -179,6 +183,8 @@ class Router:
             if self._haproxy is not None:
                 self._haproxy.close()
             await self._router.close()
+            if self._state is not None:
+                await self._state.close()
             await self._watchdog.stop()
 
 

@@ -37,6 +37,7 @@ from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
 from gateway.serving.client_identity import address_of, shown_address
 from gateway.serving.demand_publisher import DemandPublisher
+from gateway.serving.direct_routes import DirectRoutes
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
@@ -49,9 +50,12 @@ from gateway.serving.request_record import RequestSinks
 from gateway.serving.router_context import RouterContext
 from gateway.serving.settlements import Settlements
 from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.state_client import StateClient
+from gateway.serving.state_forwarder import StateForwarder
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
+from gateway.serving.trusted_requests import TrustedRequests
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
 
@@ -81,6 +85,10 @@ class RouterOptions:
     """Seconds since the epoch."""
     accounts: AccountsClient | None = None
     """Keeper of projects, keys and usage; None where no database is configured."""
+    state: StateClient | None = None
+    """Keeper of files, batches and responses; None where none is configured."""
+    trusts_requests: bool = False
+    """All requests come from this process, which says in their scope whose they are."""
     peers: RouterPeers = field(default_factory=NoPeers)
     """The gateway's other routers."""
     log_folder: Path | None = None
@@ -132,7 +140,7 @@ class AssembledRouter:
         )
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
-        resolver = TargetResolver(fleet, options.seeds)
+        self.resolver = resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self.inspector = RouterInspector(
             options.router,
@@ -261,6 +269,7 @@ class AssembledRouter:
         inference = InferenceHandler(
             resolver, context, shadows, live_config, self._bodies, self.request_metrics
         )
+        direct = DirectRoutes(inference, StateForwarder(options.state, context.drain))
         routers = (
             models_router(self.fleet, live_config, self._health_of),
             health_router(
@@ -275,12 +284,14 @@ class AssembledRouter:
             ),
         )
         return create_app(
-            *(inference, routers, self._shut_down, self._access_control(options)),
+            *(direct, routers, self._shut_down, self._access_control(options)),
             shared_origins=self._shared_origins,
             proxy_key=options.proxy_key,
         )
 
-    def _access_control(self, options: RouterOptions) -> AccessControl:
+    def _access_control(self, options: RouterOptions) -> AccessControl | TrustedRequests:
+        if options.trusts_requests:
+            return TrustedRequests(self.live_config)
         operators = OperatorAccess(
             self.live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
         )

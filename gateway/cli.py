@@ -66,6 +66,10 @@ COMMANDS: Mapping[str, Command] = {
     "keys": Command("gateway.commands.keys:app", "API keys."),
     "usage": Command("gateway.commands.usage:usage", "Print what projects have used."),
     "costs": Command("gateway.commands.usage:costs", "Print what projects have spent."),
+    "batches": Command(
+        "gateway.commands.batches:batches",
+        "Print a project's batches, the newest first, or cancel one.",
+    ),
     "simulate": Command(
         "gateway.simulation.command:command",
         "Compare routing policies on a workload: the gateway's own code with simulated engines.",

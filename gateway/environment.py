@@ -20,6 +20,7 @@ HAPROXY_SOCKET_DEFAULT = "/tmp/haproxy-serve/admin.sock"  # noqa: S108 - Serve's
 HAPROXY_LISTEN = "GATEWAY_HAPROXY_LISTEN"
 CONNECTIONS_PER_ADDRESS = "GATEWAY_CONNECTIONS_PER_ADDRESS"
 ADMIN_KEY = "GATEWAY_ADMIN_KEY"
+API_KEY = "GATEWAY_API_KEY"
 GATEWAY_URL = "GATEWAY_URL"
 PROXY_KEY = "GATEWAY_PROXY_KEY"
 """Set by `gateway-haproxy` for its HAProxy alone, so that the key stands in no file."""
@@ -225,6 +226,7 @@ COMMANDS = (
         " argument, because all"
         " users of a machine see those.",
     ),
+    Variable(API_KEY, "A project's API key for `gateway batches`, where clients need one."),
     Variable(
         GATEWAY_URL,
         "Address of the gateway for these commands, unless `--url` names it. Unset:"

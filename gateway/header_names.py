@@ -57,6 +57,8 @@ SIMULATED = b"x-simulated"
 DISPATCH = b"x-gateway-dispatch"
 DRAINING = b"x-engine-draining"
 
+PROJECT = b"x-gateway-project"
+
 PROXY_PROOF = b"x-gateway-proxy-key"
 IS_TRUSTED_PROXY = b"x-gateway-trusted-proxy"
 
@@ -260,6 +262,12 @@ ENGINE_HEADERS = (
         "On an engine's 503: it is shutting down, or has died under the request; ask another one.",
     ),
     Header(
+        PROJECT,
+        "an id, percent-encoded",
+        "Tells State, which holders of its key alone can ask, whose request it is; empty where"
+        " nobody is authenticated.",
+    ),
+    Header(
         PROXY_PROOF,
         "a key, in hexadecimal",
         "Proves to a router that a request came through `gateway-haproxy` of the same cluster.",
@@ -270,4 +278,4 @@ ENGINE_HEADERS = (
         "Tells HAProxy that a connection comes from a trusted proxy, which may have any number.",
     ),
 )
-"""Headers between HAProxy, routers and engines; clients never see them."""
+"""Headers between HAProxy, routers, engines and State; clients never see them."""

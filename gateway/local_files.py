@@ -7,6 +7,7 @@ from pathlib import Path
 from gateway.child_process import IS_SOURCE_TREE, ROOT
 
 STATE_HOME = "XDG_STATE_HOME"
+DATA_HOME = "XDG_DATA_HOME"
 STATE_DIRECTORY = "ray-llm-gateway"
 TEMPORARY_PREFIX = "gw-"
 """Beginning of the name of a running gateway's directory of temporary files."""
@@ -25,6 +26,12 @@ def run_directory(
         return root / ".run"
     state = environ.get(STATE_HOME) or Path("~/.local/state").expanduser()
     return Path(state) / STATE_DIRECTORY / platform.node()
+
+
+def data_directory(environ: Mapping[str, str]) -> Path:
+    """The directory of what a gateway keeps for this user, unless its config names another."""
+    data = environ.get(DATA_HOME) or Path("~/.local/share").expanduser()
+    return Path(data) / STATE_DIRECTORY
 
 
 def logs_in(directory: Path) -> Path:

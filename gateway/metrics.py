@@ -337,6 +337,16 @@ SETTLEMENTS_DROPPED = Counter(
     meaning="Attempts that a router gave up to settle, because there were too many.",
 )
 
+BATCHES = Gauge(
+    name="gateway_batches",
+    labels=("status",),
+    meaning="Batches that have not ended, by their status.",
+)
+BATCH_LINES = Gauge(
+    name="gateway_batch_lines",
+    labels=("state",),
+    meaning="Requests of these batches: `done`, `under_way` at an engine or in a queue, `waiting`.",
+)
 METRICS: tuple[Metric, ...] = (
     *(REQUESTS, AUTH_FAILURES, FAULTS, TTFT, INTER_TOKEN, E2E, QUEUE_WAIT, ROUTING, OVERHEAD),
     *(PROMPT_TOKENS, CACHED_TOKENS, PREDICTED_CACHED_TOKENS, COMPLETION_TOKENS, SHADOWED),
@@ -349,5 +359,6 @@ METRICS: tuple[Metric, ...] = (
     *(ACCOUNTS_ROWS, ACCOUNTS_REJECTED, ACCOUNTS_DROPPED, ACCOUNTS_KEPT, ACCOUNTS_LAG),
     ACCOUNTS_UNWRITABLE,
     *(SETTLEMENTS_KEPT, SETTLEMENTS_DROPPED),
+    *(BATCHES, BATCH_LINES),
 )
 """All metrics, in the order of the docs."""

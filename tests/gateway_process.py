@@ -21,6 +21,7 @@ import yaml
 
 from deployments.local.processes import Session, free_port
 from gateway.config.gateway import GatewayConfig
+from gateway.local_files import DATA_HOME
 from gateway.proxy_key import cluster_token
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +60,7 @@ class GatewayProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
+                env={**os.environ, DATA_HOME: str(self.directory / "data")},
                 start_new_session=True,
             )
         try:

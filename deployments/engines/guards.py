@@ -1,38 +1,31 @@
-"""Guards in front of an engine's application: access key, drain, errors of a dead engine."""
+"""Guards in front of an engine's application: drain, errors of a dead engine."""
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Awaitable, Callable
 
-from deployments.engines.asgi import header, send_error
+from deployments.engines.asgi import send_error
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors.access import InvalidKey
 from gateway.errors.upstream import EngineDied, EngineDraining
 
 
 class EngineGuard:
-    """Rejects requests without the key, counts those in flight, and rejects new ones in a drain.
+    """Counts the requests in flight, and rejects new ones in a drain.
 
     Inference comes by POST. Requests by other methods (`/health`, telemetry) are answered until the
     server stops, and a drain does not wait for them.
     """
 
-    def __init__(self, app: App, key: str) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._authorization = b"Bearer " + key.encode()
         self._is_draining = False
         self._idle = asyncio.Event()
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reject a request, or pass it on."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif not self._has_key(scope):
-            await send_error(send, InvalidKey("Engines answer to their gateway only."))
-        elif scope["method"] != "POST":
+        if scope["type"] == "lifespan" or scope["method"] != "POST":
             await self._app(scope, receive, send)
         elif self._is_draining:
             await send_error(send, EngineDraining("This engine is shutting down."))
@@ -57,10 +50,6 @@ class EngineGuard:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
-
-    def _has_key(self, scope: Scope) -> bool:
-        given = header(scope, b"authorization")
-        return given is not None and secrets.compare_digest(given, self._authorization)
 
 
 class DeadEngineGuard:

@@ -1,12 +1,7 @@
 """HTTP server of an engine replica: a free port, an access key, a drain."""
 
-import asyncio
 import logging
-import secrets
-import socket
 from typing import Protocol
-
-import uvicorn
 
 from deployments.engines.call import with_call_context
 from deployments.engines.control_routes import (
@@ -16,7 +11,7 @@ from deployments.engines.control_routes import (
     ControlRoutes,
 )
 from deployments.engines.guards import DeadEngineGuard, EngineGuard
-from deployments.serve_internals.uvicorn_server import GRACE_S, EmbeddedServer, http_protocol
+from deployments.private_server import PrivateServer
 from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry.demand import Demand
@@ -24,9 +19,6 @@ from gateway.telemetry.facts import EngineFacts
 
 logger = logging.getLogger(__name__)
 
-IDLE_TIMEOUT_S = 75
-"""Longer than any router keeps an idle connection: the engine must not be the one to close it."""
-START_POLL_S = 0.005
 CONFIRMATION_TIMEOUT_S = 10.0
 """How long a stopping engine waits until Accounts has all of its usage records."""
 
@@ -56,10 +48,6 @@ class RunningEngine(Protocol):
         """Release everything the engine holds."""
 
 
-class ServerDied(RuntimeError):
-    """The HTTP server is not running although it was not stopped."""
-
-
 class EngineServer:
     """Server of an engine and its control routes on `host` and a free port, for holders of `key`.
 
@@ -74,17 +62,28 @@ class EngineServer:
         backlog_bytes: int = BACKLOG_BYTES,
         frame_period_s: float = FRAME_PERIOD_S,
     ) -> None:
-        self.key = secrets.token_urlsafe(32)
-        self.host = host
-        self.port = 0
         app = with_call_context(engine.app, engine.tracker)
         app = DeadEngineGuard(app, engine.check, engine.tracker)
         self._control = ControlRoutes(
             app, engine.tracker, keep_alive_s, backlog_bytes, frame_period_s
         )
-        self._guard = EngineGuard(self._control, self.key)
-        self._uvicorn = EmbeddedServer(server_config(self._guard))
-        self._task: asyncio.Task[None] | None = None
+        self._guard = EngineGuard(self._control)
+        self._http = PrivateServer(self._guard, host, "the engine")
+
+    @property
+    def key(self) -> str:
+        """Key of its clients."""
+        return self._http.key
+
+    @property
+    def host(self) -> str:
+        """Address that it listens on."""
+        return self._http.host
+
+    @property
+    def port(self) -> int:
+        """Port that it listens on; 0 until it has started."""
+        return self._http.port
 
     @property
     def in_flight(self) -> int:
@@ -103,14 +102,7 @@ class EngineServer:
             OSError: `host` is not an address of this machine.
             ServerDied: the engine's application failed to start.
         """
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = socket.create_server((self.host, 0), family=family)
-        self.port = listener.getsockname()[1]
-        self._task = asyncio.create_task(self._serve(listener), name="engine-http-server")
-        while not (self._uvicorn.started or self._task.done()):  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(START_POLL_S)
-        if not self._uvicorn.started:
-            await self._task
+        await self._http.start()
 
     def check(self) -> None:
         """Raise if the server is not running.
@@ -118,8 +110,7 @@ class EngineServer:
         Raises:
             ServerDied: the server was not started, was stopped, or died; its cause says which.
         """
-        if self._task is None or self._task.done():
-            raise ServerDied("the engine's HTTP server is not running") from self._failure()
+        self._http.check()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests and wait for those in flight; the number left after `timeout_s`."""
@@ -136,36 +127,4 @@ class EngineServer:
     async def stop(self) -> None:
         """Close every connection and the port; requests in flight are cut off after a moment."""
         await self._control.close()
-        if self._task is not None:
-            self._uvicorn.should_exit = True
-            await asyncio.wait([self._task])
-
-    async def _serve(self, listener: socket.socket) -> None:
-        try:
-            await self._uvicorn.serve(sockets=[listener])
-        except SystemExit as error:
-            # uvicorn's way to say that the start failed; in a task it would end the event loop.
-            raise ServerDied("the engine's application failed to start") from error
-        finally:
-            self._uvicorn.close()
-            listener.close()
-
-    def _failure(self) -> BaseException | None:
-        task = self._task
-        return None if task is None or task.cancelled() else task.exception()
-
-
-def server_config(app: App) -> uvicorn.Config:
-    """Configuration of uvicorn for an engine."""
-    return uvicorn.Config(
-        app,
-        http=http_protocol(),
-        ws="none",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=IDLE_TIMEOUT_S,
-        timeout_graceful_shutdown=2 * GRACE_S,
-    )
+        await self._http.stop()

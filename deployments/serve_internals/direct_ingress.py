@@ -1,4 +1,4 @@
-"""Direct way for inference requests from uvicorn to the gateway, past Serve's own wrappers.
+"""Direct way for inference, and what State answers, from uvicorn to the gateway, past Serve.
 
 Between uvicorn and the gateway Serve (Ray 2.60) wraps each request: ids, a context and records for
 logs, timers. HAProxy and the gateway do the same, and it costs a quarter of a router's CPU time. So
@@ -18,6 +18,7 @@ from deployments.serve_internals.body_writer import body_writer_behind
 from deployments.serve_internals.fallback import GONE
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.config.route_paths import ROUTES
+from gateway.config.state_paths import is_state_path
 from gateway.errors.gateway_error import GatewayError
 from gateway.http.app import GatewayApp
 
@@ -106,7 +107,7 @@ class DirectIngress:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
-        if scope["type"] != "http" or scope["path"] not in ROUTES:
+        if scope["type"] != "http" or not _goes_directly(scope["path"]):
             await self._serve_app(scope, receive, send)
             return
         began_s = time.perf_counter()
@@ -139,6 +140,10 @@ class DirectIngress:
                 is_error=status >= 400,
                 status_code=str(status),
             )
+
+
+def _goes_directly(path: str) -> bool:
+    return path in ROUTES or is_state_path(path)
 
 
 def _replica_behind(serve_app: App) -> Any:  # noqa: ANN401 - Ray has no types

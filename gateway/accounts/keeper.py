@@ -10,20 +10,18 @@ from gateway.accounts.ledger_writer import LedgerWriter
 from gateway.accounts.publisher import ViewPublisher
 from gateway.accounts.upkeep import Upkeep
 from gateway.accounts.usage_collector import UsageCollector
-from gateway.config.accounts import NANO, AccountsConfig, check_database, sqlite_path
-from gateway.config.model_paths import source_roots
-from gateway.config.references import Resolver
-from gateway.errors.startup import ConfigError
+from gateway.config.accounts import NANO, AccountsConfig
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView
 from gateway.metrics import ACCOUNTS_UNWRITABLE, Recorder
 from gateway.routing.fleet import Fleet
-from gateway.store.database import Database, DatabaseUnavailable, parse_url
+from gateway.store.database import Database, DatabaseUnavailable
+from gateway.store.opening import open_when_reachable, resolved, usable_url
 from gateway.store.prices import replace_prices
 
-MIN_DELAY_S = 0.2
-MAX_DELAY_S = 5.0
+RETRY_S = 5.0
+"""Time after which prices that could not be written are tried again."""
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +88,7 @@ class LedgerKeeper:
                 await self.database.write(lambda c: replace_prices(c, prices, currency))
             except DatabaseUnavailable as error:
                 logger.warning("prices cannot be written yet, trying again: %s", error)
-                await asyncio.sleep(MAX_DELAY_S)
+                await asyncio.sleep(RETRY_S)
             else:
                 return
 
@@ -101,18 +99,7 @@ def database_url(config: AccountsConfig, environ: Mapping[str, str]) -> str:
     Raises:
         ConfigError: it is no URL of a database that we support; the message holds no secret.
     """
-    resolver = Resolver(environ, source_roots())
-    url = str(resolver.resolved(config.database, ("accounts", "database")))
-    if resolver.errors:
-        raise ConfigError("\n".join(f"accounts.database: {e.message}" for e in resolver.errors))
-    try:
-        check_database(url)
-    except ValueError as error:
-        raise ConfigError(f"accounts.database: {error}") from None
-    path = sqlite_path(url)
-    url = url if path is None else f"sqlite:///{path}"
-    parse_url(url)
-    return url
+    return usable_url(resolved(config.database, ("accounts", "database"), environ), "accounts")
 
 
 async def open_database(
@@ -123,17 +110,12 @@ async def open_database(
     Raises:
         ConfigError: the config is wrong, or a reference in it stands for nothing.
     """
-    url = database_url(config, environ)
-    delay_s, began_s = MIN_DELAY_S, time.monotonic()
-    while True:
-        try:
-            return await Database.open(url)
-        except DatabaseUnavailable as error:
-            logger.warning("the database cannot be reached, trying again: %s", error)
-        recorder.set(ACCOUNTS_UNWRITABLE, (), time.monotonic() - began_s)
+
+    def record(waited_s: float) -> None:
+        recorder.set(ACCOUNTS_UNWRITABLE, (), waited_s)
         recorder.flush()
-        await asyncio.sleep(delay_s)
-        delay_s = min(MAX_DELAY_S, 2 * delay_s)
+
+    return await open_when_reachable(database_url(config, environ), "accounts", record)
 
 
 def price_list(config: AccountsConfig) -> PriceList:

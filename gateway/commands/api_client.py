@@ -29,13 +29,21 @@ class ApiError(Exception):
 
 
 class ApiClient:
-    """Asks one gateway; paths are below `root`."""
+    """Asks one gateway; paths are below `root`. `key_name`: the variable that `key` comes from."""
 
-    def __init__(self, url: str, key: str, root: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        root: str,
+        timeout_s: float = TIMEOUT_S,
+        key_name: str = ADMIN_KEY,
+    ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._key = key
         self._root = root
         self._timeout_s = timeout_s
+        self._key_name = key_name
 
     def ask(self, method: str, path: str, query: Query | None = None, body: object = None) -> Json:
         """The answer to one request.
@@ -86,7 +94,8 @@ class ApiClient:
             message = str(answer["error"].get("message", message))
             code = str(answer["error"].get("code") or "")
         if not self._key and (status == http.HTTPStatus.UNAUTHORIZED or code == UNKNOWN_URL):
-            message += f" (set {ADMIN_KEY} to an admin key)"
+            kind = "an admin key" if self._key_name == ADMIN_KEY else "a project's API key"
+            message += f" (set {self._key_name} to {kind})"
         return ApiError(f"{url}: {message}", code)
 
 

@@ -131,12 +131,8 @@ class AccountsConfig(Strict):
     @model_validator(mode="after")
     def _has_valid_references(self, info: ValidationInfo) -> Self:
         check_references({"database": self.database}, info)
-        if not info.context and not Reference.of(self.database):
-            parts = urlsplit(self.database)
-            if parts.password or "password=" in parts.query.lower():
-                raise field_error(
-                    "holds a password: write it as `env:NAME` or `file:PATH`", "database"
-                )
+        if not info.context:
+            check_database_password(self.database)
         return self
 
     @field_validator("database")
@@ -148,24 +144,8 @@ class AccountsConfig(Strict):
 
     @property
     def database_mistake(self) -> str:
-        """What keeps this machine from using the database; empty if nothing does, as far as known.
-
-        The folder of an SQLite file may exist on other nodes only: it is a mistake only where there
-        is something else in its place.
-        """
-        if self.database.startswith("postgresql:") and find_spec("psycopg") is None:
-            return "PostgreSQL needs psycopg: pip install 'ray-llm-gateway[postgres]'"
-        path = sqlite_path(self.database)
-        if path is None:
-            return ""
-        if path.is_dir():
-            return f"{path} is a folder: name a file in it"
-        if path.parent.exists() and not path.parent.is_dir():
-            return f"{path.parent} is not a folder"
-        written = path if path.exists() else path.parent
-        if written.exists() and not os.access(written, os.W_OK):
-            return f"{written} cannot be written by this user"
-        return ""
+        """What keeps this machine from using the database; empty if nothing does."""
+        return database_mistake(self.database)
 
     @field_validator("prices")
     @classmethod
@@ -191,6 +171,39 @@ def check_database(database: str) -> None:
         _check_sqlite(database)
     elif not urlsplit(database).path.strip("/"):
         raise ValueError("must name a database: postgresql://host/name")
+
+
+def check_database_password(database: str) -> None:
+    """Check that the URL of a database, in a field of that name, holds no password itself.
+
+    Raises:
+        PydanticCustomError: it does.
+    """
+    if not Reference.of(database):
+        parts = urlsplit(database)
+        if parts.password or "password=" in parts.query.lower():
+            raise field_error("holds a password: write it as `env:NAME` or `file:PATH`", "database")
+
+
+def database_mistake(database: str) -> str:
+    """What keeps this machine from using a database; empty if nothing does, as far as known.
+
+    The folder of an SQLite file may exist on other nodes only: it is a mistake only where there is
+    something else in its place.
+    """
+    if database.startswith("postgresql:") and find_spec("psycopg") is None:
+        return "PostgreSQL needs psycopg: pip install 'ray-llm-gateway[postgres]'"
+    path = sqlite_path(database)
+    if path is None:
+        return ""
+    if path.is_dir():
+        return f"{path} is a folder: name a file in it"
+    if path.parent.exists() and not path.parent.is_dir():
+        return f"{path.parent} is not a folder"
+    written = path if path.exists() else path.parent
+    if written.exists() and not os.access(written, os.W_OK):
+        return f"{written} cannot be written by this user"
+    return ""
 
 
 def sqlite_path(database: str) -> Path | None:

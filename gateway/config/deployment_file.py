@@ -8,6 +8,7 @@ from gateway.config.accounts import AccountsConfig
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
 from gateway.config.serve_values import DEFAULT_PORT, most_replicas
+from gateway.config.state import StateConfig
 
 ROUTER_CPUS = 0.2
 """Logical CPUs of a router, unless the file says otherwise."""
@@ -53,6 +54,8 @@ class DeploymentFile:
     routers: RouterScale = RouterScale()
     accounts: AccountsConfig | None = None
     """The database of projects, keys and usage, if there is one."""
+    state: StateConfig | None = None
+    """Storage of projects' files, batches and responses, if there is one."""
     port: int = DEFAULT_PORT
     """Port of the gateway, `http_options.port`."""
     warnings: tuple[str, ...] = ()

@@ -17,16 +17,23 @@ from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots, wrong_paths
 from gateway.config.serve_fields import known_fields, refused_fields
 from gateway.config.serve_values import DEFAULT_PORT, port_conflicts, wrong_scaling, wrong_values
+from gateway.config.state import StateConfig
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 from gateway.config.vllm import VllmEntry
 
 MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"
 ROUTER_DEPLOYMENT = "Router"
-ACCOUNTS_DEPLOYMENT = "Accounts"
-ACCOUNTS_FIELDS = frozenset({"name", "ray_actor_options", "logging_config"})
-"""What may be set of Accounts: above all, the node that has its database."""
 ACCOUNTS_ARGUMENT = "accounts"
+STATE_ARGUMENT = "state"
+KEEPERS = {
+    "Accounts": ACCOUNTS_ARGUMENT,
+    "State": STATE_ARGUMENT,
+    "Batches": STATE_ARGUMENT,
+}
+"""Deployments with one replica that keep something, and the argument that each needs."""
+KEEPER_FIELDS = frozenset({"name", "ray_actor_options", "logging_config"})
+"""What may be set of them: above all, the node that has their database."""
 MODEL_DEPLOYMENTS = ("Engine", "Model")
 SET_BY_ENTRY = (
     "num_replicas autoscaling_config user_config ray_actor_options placement_group_bundles"
@@ -56,6 +63,7 @@ class DocumentReader:
         self.routers = RouterScale()
         self.accounts: AccountsConfig | None = None
         self.accounts_path: ConfigPath = ()
+        self.state: StateConfig | None = None
         self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
         self._host = ANY_HOST
@@ -156,15 +164,15 @@ class DocumentReader:
             message = f'must be "/", found {format_value(app["route_prefix"])}'
             self._report((*path, "route_prefix"), message)
         if args := app.get("args"):
-            self._read_accounts(args, (*path, "args"))
+            self._read_arguments(args, (*path, "args"))
         if self.gateways:
             self._report(path, "is a second gateway; there can be only one")
         config: Any = None
         config_path = path
-        names = (ROUTER_DEPLOYMENT, ACCOUNTS_DEPLOYMENT)
+        names = (ROUTER_DEPLOYMENT, *KEEPERS)
         for i, router in self._deployments(app, path, names):
-            if router["name"] == ACCOUNTS_DEPLOYMENT:
-                self._read_accounts_deployment(router, (*path, "deployments", i))
+            if router["name"] in KEEPERS:
+                self._read_keeper(router, (*path, "deployments", i))
                 continue
             config = router.get("user_config")
             if not self.errors:
@@ -175,28 +183,45 @@ class DocumentReader:
             self.gateways.append(gateway)
             self._config_path = self._config_path or config_path
 
-    def _read_accounts(self, args: object, path: ConfigPath) -> None:
-        """Read the `args` of the gateway's application: the database, if there is one."""
+    def _read_arguments(self, args: object, path: ConfigPath) -> None:
+        """Read the `args` of the gateway's application: what is kept, and where."""
         if not isinstance(args, dict):
             self._report(path, f"should be a mapping, found {format_value(args)}")
             return
-        for name in args.keys() - {ACCOUNTS_ARGUMENT}:
-            message = "unknown field: only `accounts` is set here, and all else in `user_config`"
+        for name in args.keys() - set(KEEPERS.values()):
+            message = (
+                "unknown field: only `accounts` and `state` are set here, and all else in"
+                " `user_config`"
+            )
             self._report((*path, str(name)), message)
-        if ACCOUNTS_ARGUMENT not in args:
-            return
-        path = (*path, ACCOUNTS_ARGUMENT)
-        adapter = TypeAdapter(AccountsConfig)
-        if accounts := self._validate(adapter, args[ACCOUNTS_ARGUMENT], path):
+        if ACCOUNTS_ARGUMENT in args:
+            self._read_accounts(args[ACCOUNTS_ARGUMENT], (*path, ACCOUNTS_ARGUMENT))
+        if STATE_ARGUMENT in args:
+            self._read_state(args[STATE_ARGUMENT], (*path, STATE_ARGUMENT))
+
+    def _read_accounts(self, argument: object, path: ConfigPath) -> None:
+        if accounts := self._validate(TypeAdapter(AccountsConfig), argument, path):
             self.accounts, self.accounts_path = accounts, path
             if mistake := accounts.database_mistake:
                 self._report((*path, "database"), mistake)
 
-    def _read_accounts_deployment(self, deployment: Mapping[str, Any], path: ConfigPath) -> None:
-        if self.accounts is None and not self.errors:
-            self._report((*path, "name"), "needs `accounts` in the application's `args`")
-        for name in sorted(deployment.keys() - ACCOUNTS_FIELDS):
-            self._report((*path, name), "cannot be set for Accounts: remove it")
+    def _read_state(self, argument: object, path: ConfigPath) -> None:
+        if state := self._validate(TypeAdapter(StateConfig), argument, path):
+            self.state = state
+            if mistake := state.database_mistake:
+                self._report((*path, "database"), mistake)
+            if mistake := state.files_mistake:
+                self._report((*path, "files"), mistake)
+
+    def _read_keeper(self, deployment: Mapping[str, Any], path: ConfigPath) -> None:
+        """Read what is set of a deployment that keeps something."""
+        name = deployment["name"]
+        argument = KEEPERS[name]
+        is_there = {ACCOUNTS_ARGUMENT: self.accounts, STATE_ARGUMENT: self.state}[argument]
+        if is_there is None and not self.errors:
+            self._report((*path, "name"), f"needs `{argument}` in the application's `args`")
+        for field in sorted(deployment.keys() - KEEPER_FIELDS):
+            self._report((*path, field), f"cannot be set for {name}: remove it")
 
     def _cross_check(self, gateway: GatewayConfig) -> None:
         """Check the gateway config and the models against each other."""

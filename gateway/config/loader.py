@@ -20,6 +20,7 @@ from gateway.config.document_reader import AskEngine, DocumentReader
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
 from gateway.config.projects_file import ProjectsFiles
+from gateway.config.state import StateConfig
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.config.yamlfile import YamlFile
 from gateway.errors.startup import ConfigError
@@ -52,6 +53,7 @@ def load_config(
         reader.gateways[0],
         reader.routers,
         reader.accounts,
+        reader.state,
         reader.port,
         (
             *warnings,
@@ -109,6 +111,18 @@ def parse_accounts(args: object) -> AccountsConfig:
         return AccountsConfig.model_validate(args)
     except ValidationError as error:
         raise ConfigError(error_lines("accounts", error)) from None
+
+
+def parse_state(args: object) -> StateConfig:
+    """Validate `state` in the `args` of the gateway's application.
+
+    Raises:
+        ConfigError: with one line for each mistake: path, and what is wrong.
+    """
+    try:
+        return StateConfig.model_validate(args)
+    except ValidationError as error:
+        raise ConfigError(error_lines("state", error)) from None
 
 
 def _first_of_each(errors: Iterable[FieldError]) -> Iterator[FieldError]:

@@ -18,6 +18,11 @@ GatewayError                    500  server_error
 │   ├── NotThroughProxy         403  not_through_proxy
 │   ├── CacheNotPrivate         403  cache_not_private
 │   ├── NotFound                404  not_found
+│   ├── ObjectNotFound          404  object_not_found
+│   ├── StateNotConfigured      404  state_not_configured
+│   ├── StorageFull                  storage_quota_exceeded
+│   ├── BatchNotCancellable          batch_not_cancellable
+│   ├── BatchNotEnded                batch_not_ended
 │   ├── Unsupported             404  unsupported
 │   ├── RequestNotFound         404  request_not_found
 │   ├── RouteNotAllowed         403  route_not_allowed
@@ -43,6 +48,7 @@ GatewayError                    500  server_error
 │   └── EngineDied                   engine_died
 ├── AuthUnavailable             503  auth_unavailable
 ├── AccountsDown                503  accounts_unavailable
+├── StateDown                   503  state_unavailable
 ├── ModelUnavailable            503  model_unavailable
 ├── SpendUnknown                503  spend_unknown
 ├── ShuttingDown                503  shutting_down

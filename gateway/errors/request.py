@@ -150,7 +150,7 @@ class BodyTooSlow(_UnreadBody):
 
 
 class BodyTooLarge(_UnreadBody):
-    """The body is larger than `max_body_mb`, or than `max_text_body_mb` on a route for texts."""
+    """The body is over `max_body_mb` or `max_text_body_mb`, or a file over a limit of `state`."""
 
     status = 413
     code = "body_too_large"

@@ -1,4 +1,4 @@
-"""ASGI application of the gateway: inference bypasses FastAPI, everything else goes through it."""
+"""ASGI application of the gateway: FastAPI answers what does not bypass it (`DirectRoutes`)."""
 
 import logging
 import secrets
@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of
-from gateway.config.route_paths import ROUTES
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
 from gateway.header_names import ANTHROPIC_REQUEST_ID, OPENAI_VERSION, PROXY_PROOF, REQUEST_ID
@@ -25,7 +24,8 @@ from gateway.rare_warning import RareWarning
 from gateway.serving.access import AccessControl
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
-from gateway.serving.handler import InferenceHandler
+from gateway.serving.direct_routes import DirectRoutes
+from gateway.serving.trusted_requests import TrustedRequests
 from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -37,18 +37,18 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(
-    inference: InferenceHandler,
+    direct: DirectRoutes,
     routers: Iterable[APIRouter],
     on_shutdown: Callable[[], Awaitable[None]],
-    access: AccessControl,
+    access: AccessControl | TrustedRequests,
     shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
     proxy_key: str = "",
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
-    `routers`: all routes but those of inference. `on_shutdown`: called when the server shuts down.
-    `access`: decides which requests are let in. `shared_origins`: the web pages that may use it
-    now, if any.
+    `direct`: the routes that bypass FastAPI. `routers`: all others. `on_shutdown`: called when the
+    server shuts down. `access`: decides which requests are let in. `shared_origins`: the web pages
+    that may use it now, if any.
     `proxy_key`: if not empty, only requests are answered that carry it, as the gateway's HAProxy
     sends them.
     """
@@ -70,7 +70,7 @@ def create_app(
     handle_errors(other)
     for router in (inference_documents(), *routers):
         other.include_router(router)
-    return GatewayApp(other, inference, access, shared_origins, proxy_key=proxy_key.encode())
+    return GatewayApp(other, direct, access, shared_origins, proxy_key=proxy_key.encode())
 
 
 class GatewayApp:
@@ -79,15 +79,15 @@ class GatewayApp:
     def __init__(
         self,
         rest: App,
-        inference: InferenceHandler,
-        access: AccessControl,
+        direct: DirectRoutes,
+        access: AccessControl | TrustedRequests,
         shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
         *,
         proxy_key: bytes = b"",
         returns_ids: bool = True,
     ) -> None:
         self._rest = rest
-        self._inference = inference
+        self._direct = direct
         self._access = access
         self._shared_origins = shared_origins
         self._proxy_key = proxy_key
@@ -98,7 +98,7 @@ class GatewayApp:
         """The same, for a server that puts `x-request-id` into every response by itself."""
         return GatewayApp(
             self._rest,
-            self._inference,
+            self._direct,
             self._access,
             self._shared_origins,
             proxy_key=self._proxy_key,
@@ -119,9 +119,8 @@ class GatewayApp:
     def _dispatch(
         self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
     ) -> Awaitable[None]:
-        if scope["path"] in ROUTES:
-            return self._inference(scope, receive, response, request_id)
-        return self._rest(*_for_fastapi(scope, receive, response))
+        answer = self._direct.answer(scope, receive, response, request_id)
+        return self._rest(*_for_fastapi(scope, receive, response)) if answer is None else answer
 
     async def _admit(self, scope: Scope, response: ClientResponse) -> None:
         try:
@@ -129,8 +128,7 @@ class GatewayApp:
             if not self._access.admit_known(scope):
                 await self._access.admit(scope)
         except GatewayError as error:
-            if scope["path"] in ROUTES:
-                self._inference.record_refusal(scope, response, error)
+            self._direct.record_refusal(scope, response, error)
             if _has_body(scope):  # nobody reads it: strangers would keep connections as they like
                 response.annotate([CONNECTION_CLOSE])
             raise

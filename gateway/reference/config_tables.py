@@ -11,6 +11,7 @@ from gateway.config.accounts import AccountsConfig
 from gateway.config.gateway import GatewayConfig
 from gateway.config.projects import Projects
 from gateway.config.sim import SimEntry
+from gateway.config.state import StateConfig
 from gateway.config.vllm import VllmEntry
 from gateway.reference.markdown import code, table
 
@@ -39,9 +40,12 @@ def config_tables() -> dict[str, str]:
         GatewayConfig.__name__: _fields(GatewayConfig),
         Projects.__name__: _fields(Projects),
         AccountsConfig.__name__: _fields(AccountsConfig),
+        StateConfig.__name__: _fields(StateConfig),
         **{
             each.__name__: _fields(each)
-            for each in _nested(VllmEntry, SimEntry, GatewayConfig, Projects, AccountsConfig)
+            for each in _nested(
+                VllmEntry, SimEntry, GatewayConfig, Projects, AccountsConfig, StateConfig
+            )
         },
     }
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from gateway.errors import access, administration, limits, request, upstream
+from gateway.errors import access, administration, limits, request, state, upstream
 from gateway.errors.gateway_error import GatewayError, RetryLater
 from gateway.reference.markdown import code, table
 
 CATALOGUE = {GatewayError.__module__} | {
-    module.__name__ for module in (access, administration, limits, request, upstream)
+    module.__name__ for module in (access, administration, limits, request, state, upstream)
 }
 """Where errors for clients are defined; those of simulated engines, elsewhere, are left out."""
 

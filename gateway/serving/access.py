@@ -13,14 +13,14 @@ from gateway.authentication.credentials import USUAL, offered_key
 from gateway.authentication.failure_throttle import FailureThrottle
 from gateway.config.auth import Auth
 from gateway.config.route_paths import ROUTES
-from gateway.errors.access import InvalidKey, RouteNotAllowed, TooManyFailures
+from gateway.errors.access import InvalidKey, TooManyFailures
 from gateway.header_names import ADMIN_KEY, API_KEY, AUTHORIZATION
 from gateway.identity.api_key import key_hash
-from gateway.identity.client import ClientIdentity
 from gateway.metrics import AUTH_FAILURES, NullRecorder, Recorder
 from gateway.serving.client_identity import IDENTITY, address_of
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess, check_operator
+from gateway.serving.route_access import check_route, may_use_route
 
 OPEN_PATHS = frozenset({"/health", "/healthz", "/readyz", "/ping", "/version"})
 """Routes for probes, which need no key."""
@@ -77,7 +77,7 @@ class AccessControl:
         identity = self._authenticator.known(key_hash(offered[len(USUAL) :]))
         if identity is None:
             return False
-        if not _may_use(identity, path, auth):
+        if not may_use_route(identity, path, auth):
             return False
         scope[IDENTITY] = identity
         return True
@@ -112,7 +112,7 @@ class AccessControl:
         except InvalidKey as error:
             raise self._failure(scope, error) from None
         if path in ROUTES:
-            self._check_route(identity, path)
+            check_route(identity, path, self._live_config.config.auth)
         scope[IDENTITY] = identity
 
     async def _admit_operator(self, scope: Scope) -> None:
@@ -129,10 +129,6 @@ class AccessControl:
             if (admin := await self._authenticator.admin(key)) is not None:
                 return admin
         return self._operators.check(scope)
-
-    def _check_route(self, identity: ClientIdentity, path: str) -> None:
-        if not _may_use(identity, path, self._live_config.config.auth):
-            raise RouteNotAllowed(f"Your project may not use {path}.")
 
     def _failure(self, scope: Scope, error: InvalidKey) -> InvalidKey | TooManyFailures:
         """The error for a client that has not proved who it is."""
@@ -161,10 +157,3 @@ def _admin_key(scope: Scope) -> bytes | None:
 
 def _is_below(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
-
-
-def _may_use(identity: ClientIdentity, path: str, auth: Auth | None) -> bool:
-    """Whether a project may use a route: one of its own list, or else of the config's."""
-    default = () if auth is None else auth.routes
-    allowed = identity.project.routes
-    return path in (default if allowed is None else allowed)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 
 from gateway.asgi import Receive
 from gateway.errors.limits import BodyBudgetExceeded
@@ -19,6 +20,51 @@ LARGE_PACE_BYTES_PER_S = 64 * 1024
 
 class ClientDisconnected(Exception):
     """The client left before its response was complete."""
+
+
+class BodyPace:
+    """How long the next part of a body may take; time that we take ourselves does not count."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        """Bytes that have arrived."""
+        self.left_s = GRACE_S
+        """Seconds that the next part may take."""
+
+    def arrive(self, size: int, waited_s: float) -> None:
+        """Count a part of `size` bytes, for which we have waited.
+
+        No credit for haste: megabytes that came at once must not be held for an hour.
+        """
+        pace = PACE_BYTES_PER_S if self.came <= LARGE_BODY else LARGE_PACE_BYTES_PER_S
+        self.came += size
+        self.left_s = min(self.left_s - waited_s + size / pace, GRACE_S)
+
+
+async def body_parts(receive: Receive) -> AsyncIterator[bytes]:
+    """The parts of a body as they come, at the pace that bodies must have.
+
+    Raises:
+        BodyTooSlow: it does not arrive, or too slowly.
+        ClientDisconnected: the client has left.
+    """
+    loop, pace = asyncio.get_running_loop(), BodyPace()
+    more = True
+    while more:
+        began_s = loop.time()
+        try:
+            async with asyncio.timeout(pace.left_s):
+                message = await receive()
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"The request body did not arrive in time: {pace.came} bytes of it came."
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        part, more = message.get("body", b""), message.get("more_body", False)
+        pace.arrive(len(part), loop.time() - began_s)
+        if part:
+            yield part
 
 
 async def read_body(

@@ -14,6 +14,7 @@ from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import ServedModel
+from gateway.routing.replica_set import ReplicaSet
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
 from gateway.simulation.trace import TraceRequest
@@ -43,6 +44,11 @@ class SimulatedRouter:
         self._is_reporting = False
         self._reported_s = 0.0
         loop.call_later(REFRESH_S, self._refresh)
+
+    @property
+    def replicas(self) -> ReplicaSet:
+        """States of all replicas."""
+        return self._scheduler.replicas
 
     async def send(self, traced: TraceRequest, request: InferenceRequest) -> SimulatedOutcome:
         """Have a request answered; `request`: what it has beside its prompt."""

@@ -1,4 +1,4 @@
-"""The database of Accounts: its tables, how it is opened, and what is written and read.
+"""What the gateway keeps: tables of Accounts and of State, and the bytes of projects' files.
 
-The only package that imports SQLAlchemy and alembic. SQLite (in WAL mode) or PostgreSQL.
+The only package that imports SQLAlchemy, alembic and fsspec. SQLite (in WAL mode) or PostgreSQL.
 """

@@ -52,8 +52,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = ThreadPoolExecutor(1, "accounts-writer")
-        self._reader = ThreadPoolExecutor(1, "accounts-reader")
+        self._writer = ThreadPoolExecutor(1, "database-writer")
+        self._reader = ThreadPoolExecutor(1, "database-reader")
         self._unwritable_since_s: float | None = None
 
     @classmethod
@@ -139,7 +139,7 @@ def _engine(url: str) -> Engine:
     else:
         options = {
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "gateway-accounts",
+            "application_name": "ray-llm-gateway",
             "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
             "tcp_user_timeout": 1000 * LOCK_TIMEOUT_S,
         }
@@ -159,15 +159,15 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ConfigError("accounts.database: is no URL of a database") from None
+        raise ConfigError("database: is no URL of a database") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return parsed.set(drivername="sqlite+pysqlite")
     if backend != "postgresql":
-        raise ConfigError(f"accounts.database: {backend} is not supported; use sqlite, postgresql")
+        raise ConfigError(f"database: {backend} is not supported; use sqlite, postgresql")
     if importlib.util.find_spec("psycopg") is None:
         raise ConfigError(
-            "accounts.database: PostgreSQL needs psycopg: pip install 'ray-llm-gateway[postgres]'"
+            "database: PostgreSQL needs psycopg: pip install 'ray-llm-gateway[postgres]'"
         )
     return parsed.set(drivername="postgresql+psycopg")
 

@@ -25,7 +25,7 @@ def migrate(connection: Connection) -> None:
     known = ScriptDirectory.from_config(config)
     if version is not None and version not in {each.revision for each in known.walk_revisions()}:
         raise ConfigError(
-            f"accounts.database: its tables are of version {version}, which a newer version of the"
+            f"database: its tables are of version {version}, which a newer version of the"
             f" gateway has made; this one knows up to {known.get_current_head()}. Install that"
             " version again, or restore a backup from before the upgrade"
             ' (docs/operations.md, "Back up the database")'

@@ -64,8 +64,8 @@ def test_queries_keep_to_the_chosen_models_and_data_source() -> None:
     """The two variables at the top of the page apply to all panels."""
     for title, target in TARGETS:
         # HAProxy's are those of a node, bodies of a router, limits of projects, rows of Accounts,
-        # refused keys.
-        others = "haproxy_|body_|limit|spend_|accounts_|settlements_|auth_"
+        # refused keys, batches.
+        others = "haproxy_|body_|limit|spend_|accounts_|settlements_|auth_|batch"
         selectors = re.findall(rf"ray_(?!gateway_(?:{others}))\w+(\{{[^}}]*\}})?", target["expr"])
         assert all('=~"$model"' in resolver for resolver in selectors), title
         assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}

@@ -344,7 +344,8 @@ async def test_a_server_started_by_serve_uses_the_router_protocol(
     async with running(uvicorn.Server(config)) as url, httpx.AsyncClient(base_url=url) as http:
         stream = await http.post(CHAT, json={"model": "m", "stream": True})
         refusal = await http.post(CHAT, json={"model": "none"})
-        head = await http.head(CHAT)
+        head = await http.head("/v1/embeddings")
+        stored = await http.get("/v1/files/file-x/content")
         closed = await http.post(
             CHAT, json={"model": "m", "stream": True}, headers={"connection": "close"}
         )
@@ -353,6 +354,7 @@ async def test_a_server_started_by_serve_uses_the_router_protocol(
     assert (stream.status_code, stream.content) == (200, b"data: {}\n\ndata: [DONE]\n\n")
     assert (closed.status_code, closed.content) == (200, stream.content)
     assert (refusal.status_code, head.status_code, other.status_code) == (404, 405, 204)
+    assert stored.json()["error"]["code"] == "state_not_configured"
     assert replica.taken == ["/v1/models"]
 
 

@@ -28,13 +28,20 @@ class Surface:
         recorder: Recorder | None = None,
         tracer: Tracer | None = None,
         is_local: bool = True,
+        trusts_requests: bool = False,
     ) -> None:
         self.fleet = Fleet()
         self.woken: list[str] = []
         self.wakes: list[int] = []
         self._loads: list[asyncio.Task[httpx.Response]] = []
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
-        options = RouterOptions(is_local=is_local, recorder=recorder, tracer=tracer, rng=rng)
+        options = RouterOptions(
+            is_local=is_local,
+            recorder=recorder,
+            tracer=tracer,
+            rng=rng,
+            trusts_requests=trusts_requests,
+        )
         self.router = build_router(self.fleet, self.wake, upstream=upstream, options=options)
         self.pools = self.router.pools
         self.context = self.router.context

@@ -5,9 +5,8 @@ import logging
 
 import uvicorn
 
-from deployments.engines.guards import EngineGuard
-from deployments.engines.server import server_config
 from deployments.engines.sim.engine import SimulatedEngine
+from deployments.private_server import KeyGuard, server_config
 from gateway.config.sim import SimEntry, Simulation
 
 
@@ -29,7 +28,7 @@ def main() -> None:
     simulation = args.simulation.model_copy(update={"instant": True} if args.instant else {})
     entry = SimEntry(name=args.model, engine="sim", simulation=simulation)
     engine = SimulatedEngine(entry)
-    config = server_config(engine.app if args.key == "none" else EngineGuard(engine.app, args.key))
+    config = server_config(engine.app if args.key == "none" else KeyGuard(engine.app, args.key))
     config.host, config.port = args.host, args.port
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     uvicorn.Server(config).run()

@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from gateway.config.project_values import Text
 from gateway.http.organization.parts import CurrentActor, DeletedObject, ListObject, listed
-from gateway.http.organization.query import query
 from gateway.http.organization.values import LifetimeS, OrderedQuery, Params
+from gateway.http.query import query
 from gateway.store import admin_keys as store
 from gateway.store.admin_keys import AdminKeyRow
 from gateway.store.organization import Organization

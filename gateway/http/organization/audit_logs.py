@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gateway.config.project_values import Text
 from gateway.http.organization.parts import ADMIN_KEY_PREFIX, ListObject, listed
-from gateway.http.organization.query import query
 from gateway.http.organization.rate_limits import FIELDS
 from gateway.http.organization.values import ListQuery, Params, Texts, TimeS
+from gateway.http.query import query
 from gateway.store.audit_log import AuditFilter, AuditRow, list_audit_log
 from gateway.store.organization import Organization
 from gateway.store.pages import Cursor

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from gateway.config.project_values import BodyMb, CacheScope, Route, Text, Tiers, Weight
 from gateway.http.organization.parts import PROJECT, CurrentActor, ListObject, listed
-from gateway.http.organization.query import query
 from gateway.http.organization.values import MAX_LIST, ListQuery, Params, Texts
+from gateway.http.query import query
 from gateway.identity.project import OWN_PROJECT, Tier
 from gateway.store import projects as store
 from gateway.store.organization import Organization

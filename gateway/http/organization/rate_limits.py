@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from gateway.config.project_values import Text
 from gateway.errors.administration import NotFound
 from gateway.http.organization.parts import PROJECT, CurrentActor, DeletedObject, ListObject, listed
-from gateway.http.organization.query import query
 from gateway.http.organization.values import NO_LIMIT, Limit, Params
+from gateway.http.query import query
 from gateway.store import rate_limits as store
 from gateway.store.organization import Organization
 from gateway.store.pages import Page

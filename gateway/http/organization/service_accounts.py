@@ -14,8 +14,8 @@ from gateway.http.organization.parts import (
     ListObject,
     listed,
 )
-from gateway.http.organization.query import query
 from gateway.http.organization.values import LifetimeS, ListQuery, Params, Texts
+from gateway.http.query import query
 from gateway.store import api_keys as key_store
 from gateway.store import service_accounts as store
 from gateway.store.api_keys import ApiKeyRow, KeyParams

@@ -13,7 +13,6 @@ from gateway.http.organization.parts import (
     ListObject,
     listed,
 )
-from gateway.http.organization.query import query
 from gateway.http.organization.values import (
     Cents,
     Params,
@@ -21,6 +20,7 @@ from gateway.http.organization.values import (
     cents_to_nano,
     nano_to_cents,
 )
+from gateway.http.query import query
 from gateway.store import spend_alerts as store
 from gateway.store.organization import Organization
 from gateway.store.spend_alerts import SpendAlertRow

@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from gateway.config.project_values import Text
 from gateway.http.organization.parts import PROJECT, CurrentActor
-from gateway.http.organization.query import query
 from gateway.http.organization.values import Cents, Params, cents_to_nano, nano_to_cents
+from gateway.http.query import query
 from gateway.ledger.calendar import Interval
 from gateway.store import spend_limits as store
 from gateway.store.organization import Organization

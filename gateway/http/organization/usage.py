@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.route_paths import FORM_ROUTES
 from gateway.http.organization.buckets import BucketPage, BucketQuery, PeriodPage
-from gateway.http.organization.query import query
 from gateway.http.organization.values import Texts
+from gateway.http.query import query
 from gateway.request.routes import PAIR_ROUTES
 from gateway.store.organization import Organization
 from gateway.store.usage_sums import Group, UsageFilter, UsageSum, usage_sums

@@ -14,8 +14,8 @@ from gateway.http.organization.parts import (
     ListObject,
     listed,
 )
-from gateway.http.organization.query import query
 from gateway.http.organization.values import ListQuery, Params, Texts
+from gateway.http.query import query
 from gateway.store import api_keys as key_store
 from gateway.store import project_users as member_store
 from gateway.store import users as store

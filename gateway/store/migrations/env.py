@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from gateway.store import batch_tables, file_tables  # noqa: F401 - part of the metadata
 from gateway.store.migration import CONNECTION
 from gateway.store.tables import metadata
 

@@ -14,6 +14,7 @@ from gateway.errors import (
     limits,
     request,
     startup,
+    state,
     upstream,
 )
 from gateway.errors.access import AuthUnavailable, TooManyFailures
@@ -30,7 +31,9 @@ from gateway.errors.upstream import ModelUnavailable
 
 CLASSES = [
     kind
-    for module in (gateway_error, startup, request, administration, access, limits, upstream)
+    for module in (
+        *(gateway_error, startup, request, administration, access, limits, state, upstream),
+    )
     for name, kind in vars(module).items()
     if isinstance(kind, type)
     and issubclass(kind, GatewayError)

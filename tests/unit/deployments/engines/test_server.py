@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from deployments.engines.asgi import send_json
-from deployments.engines.server import EngineServer, ServerDied
+from deployments.engines.server import EngineServer
+from deployments.private_server import ServerDied
 from gateway.asgi import Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors.gateway_error import ErrorBody
@@ -129,8 +130,8 @@ async def break_server(server: EngineServer) -> None:
     async def tick(counter: int) -> bool:
         raise OSError("too many open files")
 
-    server._uvicorn.on_tick = tick  # type: ignore[method-assign]
-    task = server._task
+    server._http._uvicorn.on_tick = tick  # type: ignore[method-assign]
+    task = server._http._task
     assert task is not None
     await asyncio.wait([task])
 

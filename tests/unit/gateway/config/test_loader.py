@@ -149,7 +149,7 @@ WRONG = [
         "    route_prefix: /\n    args: {max_body_mb: 8}\n",
         (
             '7: applications[0] "gateway": args.max_body_mb: unknown field:'
-            " only `accounts` is set here, and all else in `user_config`"
+            " only `accounts` and `state` are set here, and all else in `user_config`"
         ),
     ),
     # The gateway config

@@ -101,7 +101,7 @@ async def test_requests_avoid_a_busy_replica(start_engine: StartEngine, surface:
         ("POST", CHAT, b'{"model":"x"}', (404, "model_not_found", "model")),
         ("POST", "/v1/embeddings", b'{"model":"m"}', (404, "unsupported_route", None)),
         ("POST", "/v1/audio/translations", b"{}", (400, "invalid_value", None)),
-        ("GET", CHAT, b"", (405, "method_not_allowed", None)),
+        ("GET", "/v1/embeddings", b"", (405, "method_not_allowed", None)),
         ("DELETE", "/v1/models", b"", (405, "method_not_allowed", None)),
         ("GET", "/v1/models/x/y", b"", (404, "model_not_found", "model")),
         ("POST", "/v1/nothing", b"{}", (404, "unknown_url", None)),

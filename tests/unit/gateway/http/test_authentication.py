@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from gateway.asgi import Message
 from gateway.config.auth import DEFAULT_ROUTES
 from gateway.config.route_paths import ROUTES
+from gateway.config.state_paths import STATE_PATHS
 from gateway.http.app import GatewayApp
 from gateway.serving.access import ADMIN_PREFIXES, OPEN_PATHS
 from gateway.upstream.client import UpstreamClient
@@ -44,6 +45,8 @@ def all_routes(surface: Surface) -> list[tuple[str, str]]:
     for route in app._rest.routes:
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None) or ()
         found += [(method, path.replace("{model:path}", "m")) for method in methods]
+    found += [("GET", CHAT), ("GET", f"{CHAT}/id"), ("GET", "/v1/responses/id")]
+    found += [(method, path) for path in STATE_PATHS for method in ("GET", "POST")]
     paths = ("/", "/v1", "/nothing", "/v1/models/", "//healthz", "/healthz/", "/HEALTHZ")
     return found + [(method, path) for path in paths for method in ("GET", "POST", "OPTIONS")]
 

@@ -69,7 +69,7 @@ async def test_preflight_requests_are_answered(surface: Surface, path: str) -> N
         ("POST", CHAT, b'{"model":"s","stream":true}', 200),
         ("POST", CHAT, b'{"model":"none"}', 404),
         ("POST", CHAT, b"{", 400),
-        ("GET", CHAT, b"", 405),
+        ("GET", "/v1/embeddings", b"", 405),
         ("OPTIONS", CHAT, b"", 204),
         ("GET", "/v1/models", b"", 200),
         ("GET", "/nowhere", b"", 404),

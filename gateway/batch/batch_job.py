@@ -1,0 +1,190 @@
+"""One batch in the hands of a worker, from the check of its input file to the files of results."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+from gateway.batch.batch_run import BatchRun
+from gateway.batch.completion import complete, delete_leftovers, record_unanswered
+from gateway.batch.input_check import BatchError
+from gateway.batch.input_copy import InputCopy
+from gateway.batch.line_caller import LineCaller
+from gateway.batch.line_plan import LinePlan
+from gateway.batch.line_set import LineSet, unpack_lines
+from gateway.batch.preparation import MB, Preparation
+from gateway.batch.result_lines import CANCELLED, EXPIRED
+from gateway.batch.result_writer import ResultWriter, folder_of
+from gateway.config.batches import BatchesConfig
+from gateway.store.batches import (
+    BatchRow,
+    EndStatus,
+    begin_batch,
+    begin_finalizing,
+    parts_of,
+    renew_claim,
+)
+from gateway.store.database import DatabaseUnavailable, Transaction
+from gateway.store.file_storage import FileMissing
+from gateway.store.project_state import ProjectState
+
+LEASE_S = 15
+"""How long a worker has a batch without a sign of life; then another one takes it over."""
+RENEWAL_S = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class BatchJob:
+    """A claimed batch; `row`: as it was claimed."""
+
+    def __init__(
+        self,
+        state: ProjectState,
+        row: BatchRow,
+        caller: LineCaller,
+        config: BatchesConfig,
+        *,
+        time_of_day: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.row = row
+        self.run: BatchRun | None = None
+        """Its lines under way; None before and after."""
+        self._state = state
+        self._caller = caller
+        self._config = config
+        self._time_of_day = time_of_day
+        self._clock = clock
+
+    async def process(self) -> None:
+        """Bring the batch to its end.
+
+        Raises:
+            Superseded: another worker has it.
+            DatabaseUnavailable, StorageUnavailable: it goes on later, from where it stands.
+        """
+        renewing = asyncio.create_task(self._keep_claim(), name=f"claim {self.row.id}")
+        processing = asyncio.create_task(self._process(), name=f"batch {self.row.id}")
+        try:
+            # The claim ends first only if another worker has the batch.
+            await asyncio.wait([renewing, processing], return_when=asyncio.FIRST_COMPLETED)
+            await (processing if processing.done() else renewing)
+        finally:
+            for task in (renewing, processing):
+                task.cancel()
+            await asyncio.wait([renewing, processing])
+
+    async def _process(self) -> None:
+        try:
+            async with self._input() as copy:
+                if await self._prepare(copy):
+                    await self._run_lines(copy)
+        except FileMissing:
+            logger.warning("batch %s: its input file has been deleted", self.row.id)
+            error = BatchError(code="input_file_missing", message="The input file was deleted.")
+            await self._complete("failed", [error])
+
+    @contextlib.asynccontextmanager
+    async def _input(self) -> AsyncIterator[InputCopy]:
+        copy = await InputCopy.fetch(self._state.files, self.row.input_key)
+        try:
+            yield copy
+        finally:
+            copy.close()
+
+    async def _prepare(self, copy: InputCopy) -> bool:
+        """Check the input file and write the plan, if that is to be done; False: all is over."""
+        row = self.row
+        if row.plan_key:
+            return True
+        if row.status == "cancelling":
+            await self._complete("cancelled")
+            return False
+
+        def refusal(model: str) -> tuple[str, str] | None:
+            return self._caller.refusal(row.project_id, row.endpoint, model)
+
+        preparation = Preparation(row.endpoint, self._config, refusal)
+        try:
+            prepared = await preparation.read(copy.read())
+            if prepared.errors:
+                await self._complete("failed", prepared.errors)
+                return False
+            key = f"{folder_of(row.id)}/{row.epoch}.plan"
+            await self._state.files.write(key, preparation.sorter.plan(), 1 << 62)
+        finally:
+            preparation.close()
+        now_s = self._state.now_s
+        self.row = await self._state.write(
+            lambda c: begin_batch(
+                c,
+                row.id,
+                row.epoch,
+                now_s,
+                model=prepared.model,
+                total=prepared.total,
+                lines=prepared.lines,
+                plan_key=key,
+            )
+        )
+        return True
+
+    async def _run_lines(self, copy: InputCopy) -> None:
+        row = self.row
+        plan = LinePlan(b"".join([each async for each in self._state.files.read(row.plan_key)]))
+        done = LineSet(row.lines)
+        for part in await self._state.read(lambda c: parts_of(c, row.id)):
+            done.update(unpack_lines(part.lines))
+        writer = ResultWriter(self._state, row.id, row.epoch, self._clock)
+        if row.status != "finalizing":
+            self.run = BatchRun(
+                *(row, copy, plan, done, self._caller, writer),
+                time_of_day=self._time_of_day,
+                clock=self._clock,
+            )
+            if row.status == "cancelling":
+                self.run.cancel()
+            try:
+                await self.run.run()
+            finally:
+                self.run = None
+        await self._end(copy, len(done) >= len(plan), done, writer)
+
+    async def _end(
+        self, copy: InputCopy, is_done: bool, done: LineSet, writer: ResultWriter
+    ) -> None:
+        row, now_s = self.row, self._state.now_s
+        has_expired = not is_done and self._time_of_day() >= row.expires_s
+        self.row = row = await self._state.write(
+            lambda c: begin_finalizing(c, row.id, row.epoch, now_s, has_expired=has_expired)
+        )
+        if not is_done:
+            code = CANCELLED if row.status == "cancelling" else EXPIRED
+            most = int(self._config.max_line_mb * MB)
+            await record_unanswered(copy.read(), done, code, writer, most)
+        await self._complete(_end_status(row))
+
+    async def _complete(self, status: EndStatus, errors: list[BatchError] | None = None) -> None:
+        await complete(self._state, self.row, status, self._config, errors)
+        await delete_leftovers(self._state, self.row.id)
+        logger.info("batch %s: %s", self.row.id, status)
+
+    def _renew(self, connection: Transaction) -> BatchRow:
+        row = self.row
+        return renew_claim(connection, row.id, row.epoch, self._state.now_s, LEASE_S)
+
+    async def _keep_claim(self) -> None:
+        while True:
+            await asyncio.sleep(RENEWAL_S)
+            with contextlib.suppress(DatabaseUnavailable):  # if it is away for longer, so are we
+                found = await self._state.write(self._renew)
+                if found.status == "cancelling" and self.run is not None:
+                    self.run.cancel()
+
+
+def _end_status(row: BatchRow) -> EndStatus:
+    if row.status == "cancelling":
+        return "cancelled"
+    return "completed" if row.expired_s is None else "expired"

@@ -1,0 +1,121 @@
+"""Sends lines of batches through a router in the same process, on behalf of their projects."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from gateway.asgi import App, Headers, Message, Scope
+from gateway.batch.line_caller import LineAnswer, LineCall
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import ModelNotFound
+from gateway.header_names import (
+    PRIORITY,
+    REQUEST_ID,
+    RETRY_AFTER_MS,
+    SESSION,
+    SHOULD_RETRY,
+)
+from gateway.identity.client import ClientIdentity
+from gateway.serving.client_identity import IDENTITY
+from gateway.serving.live_config import LiveConfig
+from gateway.serving.model_access import allowed_route
+from gateway.serving.route_access import check_route
+from gateway.serving.trusted_requests import ProjectIdentities
+
+CLIENT = ("batches", 0)
+"""Address of the client of lines, where nobody is authenticated."""
+
+
+class RouterCaller:
+    """`LineCaller` over a router that lets in whatever says in its scope whose it is.
+
+    `knows`: whether there is a model or adapter of a name.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        identities: ProjectIdentities,
+        live_config: LiveConfig,
+        knows: Callable[[str], bool],
+    ) -> None:
+        self._app = app
+        self._identities = identities
+        self._live_config = live_config
+        self._knows = knows
+
+    def refusal(self, project_id: str, path: str, model: str) -> tuple[str, str] | None:
+        """Code and message of why no line of a batch would be answered; None if some may be."""
+        try:
+            identity = self._identities.of(project_id)
+            check_route(identity, path, self._live_config.config.auth)
+            route = allowed_route(identity, model, b"", self._live_config.names)
+            if not any(self._knows(name) for name in route.models):
+                raise ModelNotFound(model)
+        except GatewayError as error:
+            # What is not known yet, its lines wait for.
+            return None if error.status == 503 else (error.code, error.message)
+        return None
+
+    async def call(self, call: LineCall) -> LineAnswer:
+        """Have a line answered; cancelled, it leaves the engine at once."""
+        try:
+            identity = self._identities.of(call.project_id)
+        except GatewayError as error:
+            return LineAnswer(status=error.status, body=error.body(), request_id=call.request_id)
+        answer = _LineExchange(call.body)
+        await self._app(_scope(call, identity), answer.receive, answer.send)
+        fields = answer.fields
+        return LineAnswer(
+            status=answer.status or 500,
+            body=bytes(answer.body),
+            request_id=call.request_id,
+            retry_after_s=float(fields.get(RETRY_AFTER_MS, b"0")) / 1000,
+            may_retry=fields.get(SHOULD_RETRY) != b"false",
+        )
+
+
+class _LineExchange:
+    """The other end of a call: gives the body, and keeps what is answered."""
+
+    def __init__(self, body: bytes) -> None:
+        self._parts = [body]
+        self.status = 0
+        self.fields: Mapping[bytes, bytes] = {}
+        self.body = bytearray()
+
+    async def receive(self) -> Message:
+        if not self._parts:
+            await asyncio.Event().wait()  # the client stays until its call is cancelled
+        return {"type": "http.request", "body": self._parts.pop(), "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.fields = dict(message["headers"])
+        else:
+            self.body += message.get("body", b"")
+
+
+def _scope(call: LineCall, identity: ClientIdentity) -> Scope:
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(call.body)),
+        (REQUEST_ID, call.request_id.encode()),
+        (SESSION, call.session.encode()),
+    ]
+    if not call.is_guaranteed:
+        headers.append((PRIORITY, b"batch"))
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": call.path,
+        "raw_path": call.path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": headers,
+        "client": CLIENT,
+        IDENTITY: identity,
+    }

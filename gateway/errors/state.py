@@ -1,0 +1,72 @@
+"""Errors of the APIs that keep something for projects: files, uploads, batches, responses."""
+
+from gateway import header_names
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import MAX_SHOWN_PATH, InvalidRequest
+
+
+class StateDown(GatewayError):
+    """`State`, which keeps files, batches and responses, cannot be reached; try again."""
+
+    status = 503
+    code = "state_unavailable"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry: it is restarted within seconds."""
+        return [(header_names.RETRY_AFTER, b"5")]
+
+
+class StateNotConfigured(InvalidRequest):
+    """The gateway keeps nothing for projects: its application has no `state` in its `args`."""
+
+    status = 404
+    code = "state_not_configured"
+
+    @classmethod
+    def at(cls, method: str, path: str) -> "StateNotConfigured":
+        """Make the error for a method and a path; a long path is cut."""
+        return cls(
+            f"{method} {path[:MAX_SHOWN_PATH]} needs storage, which this gateway does not have."
+            " (HINT: Set `state` in the args of the gateway's application.)"
+        )
+
+
+class ObjectNotFound(InvalidRequest):
+    """The project has no such file, upload, batch, response or conversation."""
+
+    status = 404
+    code = "object_not_found"
+
+    @classmethod
+    def of(cls, kind: str, object_id: str, param: str = "id") -> "ObjectNotFound":
+        """Make the error for an id, in OpenAI's words; `kind`: such as `File`."""
+        return cls(f"No such {kind} object: {object_id[:MAX_SHOWN_PATH]}", param)
+
+
+class StorageFull(InvalidRequest):
+    """The project's files would take more than `state.project_gb`."""
+
+    code = "storage_quota_exceeded"
+
+
+class BatchNotCancellable(InvalidRequest):
+    """The batch has ended, or its files are being written."""
+
+    code = "batch_not_cancellable"
+
+    @classmethod
+    def of(cls, status: str) -> "BatchNotCancellable":
+        """Make the error for the status of a batch."""
+        return cls(f"Cannot cancel a batch with status '{status}'.", "batch_id")
+
+
+class BatchNotEnded(InvalidRequest):
+    """The batch has not ended: it has no results yet, and cannot be deleted."""
+
+    code = "batch_not_ended"
+
+    @classmethod
+    def of(cls, batch_id: str) -> "BatchNotEnded":
+        """Make the error for a batch."""
+        return cls(f"The batch `{batch_id[:MAX_SHOWN_PATH]}` has not ended.", "batch_id")

@@ -1,0 +1,95 @@
+"""Files of forms on their way to the storage, within the limits of their project."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from fastapi import Request
+
+from gateway.errors.request import BodyTooLarge
+from gateway.errors.state import StorageFull
+from gateway.http.state.form import FormReader
+from gateway.serving.body import body_parts
+from gateway.store.file_storage import FileTooLarge, StoredFile
+from gateway.store.project_state import ProjectState
+
+FORM_BYTES = 1 << 20
+"""Bytes that a form may have beside its file."""
+
+
+class IncomingFiles:
+    """Receives files, and knows how many bytes of each project are on their way."""
+
+    def __init__(self, state: ProjectState) -> None:
+        self._state = state
+        self._expected: Counter[str] = Counter()
+
+    @contextmanager
+    def expect(self, project: str, size: int, room: int) -> Iterator[None]:
+        """Count bytes that come now; `room`: bytes that the project may still have.
+
+        Raises:
+            StorageFull: together with others that come now, they are more.
+        """
+        if self._expected[project] + size > room:
+            raise StorageFull(
+                f"The project's files may take {room:,} bytes more, and files of"
+                f" {self._expected[project] + size:,} bytes are on their way."
+            )
+        self._expected[project] += size
+        try:
+            yield
+        finally:
+            self._expected[project] -= size
+            if not self._expected[project]:
+                del self._expected[project]
+
+    async def store(self, form: FormReader, key: str, max_bytes: int) -> tuple[str, StoredFile]:
+        """Write the file of a form, and read the rest of it; the file's name, and what it is.
+
+        Raises:
+            BodyTooLarge: the file is larger.
+            InvalidRequest: the body is no form with a file.
+            StorageUnavailable: it could not be written.
+        """
+        found = await form.file()
+        try:
+            stored = await self._state.files.write(key, found.content, max_bytes)
+        except FileTooLarge:
+            raise file_too_large(max_bytes, form.file_field) from None
+        try:
+            await form.finish()
+        except BaseException:
+            await self.forget(key)
+            raise
+        return found.filename, stored
+
+    async def forget(self, key: str) -> None:
+        """Delete what was written and has no row, even if this is cancelled."""
+        await asyncio.shield(self._state.files.delete(key))
+
+
+def form_of(request: Request, file_field: str) -> FormReader:
+    """The form in a request's body, whose parts come at the pace that bodies must have."""
+    parts: AsyncIterator[bytes] = body_parts(request.receive)
+    return FormReader(request.headers.get("content-type", ""), parts, file_field)
+
+
+def announced_bytes(request: Request, max_bytes: int, file_field: str) -> int:
+    """Bytes that a request's file has at most.
+
+    Raises:
+        BodyTooLarge: it is announced to be larger than `max_bytes`.
+    """
+    length = request.headers.get("content-length", "")
+    if not length.isdigit() or len(length) > 18:
+        return max_bytes
+    if int(length) > max_bytes + FORM_BYTES:
+        raise file_too_large(max_bytes, file_field)
+    return min(int(length), max_bytes)
+
+
+def file_too_large(max_bytes: int, file_field: str) -> BodyTooLarge:
+    """The error for a file over a limit."""
+    return BodyTooLarge(f"The file is larger than the {max_bytes:,} bytes allowed.", file_field)

@@ -1,0 +1,56 @@
+"""What belongs to projects: rows in the database, and the bytes of files."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from gateway.config.state import StateConfig
+from gateway.store.database import Database, Transaction
+from gateway.store.file_storage import FileStorage
+
+T = TypeVar("T")
+
+
+class ProjectState:
+    """Database and storage of State and of Batches, which both write.
+
+    `clock`: the time of day.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        files: FileStorage,
+        config: StateConfig,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.files = files
+        self.config = config
+        self._clock = clock
+
+    @property
+    def now_s(self) -> int:
+        """The time, in Unix seconds."""
+        return int(self._clock())
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run a transaction that only reads.
+
+        Raises:
+            DatabaseUnavailable: it could not be run.
+        """
+        return await self.database.read(work)
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Run a transaction that writes; it is committed once this returns.
+
+        Raises:
+            DatabaseUnavailable: it could not be run.
+        """
+        return await self.database.write(work)
+
+    async def close(self) -> None:
+        """Wait for what runs, and close database and storage."""
+        await self.files.close()
+        await self.database.close()
