@@ -26,6 +26,8 @@ MODEL = "sim"
 WORKERS = 3
 ENGINES = 4
 ROUTERS = 2
+MODELS = 1
+"""Replicas of deployments `Model`, which run on any node."""
 GCS_PORT, DASHBOARD_PORT, GATEWAY_PORT = 6379, 8265, 8000
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 APPLICATIONS = "/api/serve/applications/"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from loadtests.drills.cluster import ENGINES, GCS_PORT, ROUTERS, DrillCluster, wait_for
+from loadtests.drills.cluster import ENGINES, GCS_PORT, MODELS, ROUTERS, DrillCluster, wait_for
 from loadtests.drills.machines import Machine
 
 BACK_TIMEOUT_S = 180.0
@@ -119,7 +119,7 @@ def _await_replicas(cluster: DrillCluster, recovery: Recovery, lost: set[str]) -
 
 
 def _has_all(cluster: DrillCluster) -> bool:
-    return cluster.is_whole() and len(cluster.replicas()) == ENGINES + ROUTERS
+    return cluster.is_whole() and len(cluster.replicas()) == ENGINES + ROUTERS + MODELS
 
 
 def _drain(cluster: DrillCluster, worker: Machine, recovery: Recovery) -> None:
