@@ -135,7 +135,9 @@ def conversations_router(conversations: ProjectConversations) -> APIRouter:
     @router.post("/v1/conversations")
     async def create(request: Request, project: CurrentProject) -> Response:
         """Create a conversation."""
-        return _answer(await conversations.create(project, await read_json(request, _NewConversation)))
+        return _answer(
+            await conversations.create(project, await read_json(request, _NewConversation))
+        )
 
     @router.get(CONVERSATION)
     async def retrieve(conversation_id: str, project: CurrentProject) -> Response:
