@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from gateway.asgi import FIELDS
+from gateway.asgi import FIELDS, Message, Receive
+from gateway.header_names import CONTENT_ENCODING
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import CHAT
 from gateway.responses.background import BackgroundResponses
@@ -22,7 +23,9 @@ from gateway.serving.handler import AnswerMaker, ClientCall
 from gateway.serving.state_client import StateClient, StateUnavailable
 from gateway.upstream.sse import RESPONSES
 
-BODY_HEADERS = frozenset({b"content-length", b"content-type", b"transfer-encoding"})
+BODY_HEADERS = frozenset(
+    {b"content-length", b"content-type", b"transfer-encoding", CONTENT_ENCODING}
+)
 
 
 class KeptAnswers:
@@ -128,7 +131,17 @@ class KeptAnswers:
             headers=[each for each in scope["headers"] if each[0] not in BODY_HEADERS],
         )
         asked.pop(FIELDS, None)
-        await self._state.forward(asked, call.receive, call.response)
+        await self._state.forward(asked, _without_body(call.receive), call.response)
+
+
+def _without_body(receive: Receive) -> Receive:
+    """What is received for a request without a body, in place of one whose body has been read."""
+    messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def ended() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return ended
 
 
 async def _answer_with(fields: Fields, response: ClientResponse) -> None:

@@ -1,6 +1,8 @@
 """Requests for files go through a router to State's own server, and back, as they come."""
 
 import asyncio
+import gzip
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -350,6 +352,23 @@ async def test_a_stream_ends_with_its_client(gateway: Gateway) -> None:
         assert answer.status_code == 200
         await anext(answer.aiter_bytes())
     await asyncio.wait_for(has_left.wait(), PATIENCE_S)
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+async def test_a_response_in_the_background_is_followed(
+    gateway: Gateway, *, is_compressed: bool
+) -> None:
+    """Its events come to their end: State gets a request for them that has no body."""
+    body = json.dumps({"model": "x", "input": "Hi", "background": True, "stream": True}).encode()
+    headers = {"content-type": "application/json"}
+    if is_compressed:
+        body, headers["content-encoding"] = gzip.compress(body), "gzip"
+    async with gateway.http() as client, asyncio.timeout(PATIENCE_S):
+        answer = await client.post("/v1/responses", content=body, headers=headers)
+    assert answer.status_code == 200
+    assert answer.text.count("event: ") == 1
+    assert "event: response.failed\n" in answer.text
+    await gateway.router.drain(0)
 
 
 async def test_state_says_that_it_has_not_opened_its_database(gateway: Gateway) -> None:
