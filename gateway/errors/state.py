@@ -45,7 +45,7 @@ class ObjectNotFound(InvalidRequest):
 
 
 class StorageFull(InvalidRequest):
-    """The project's files would take more than `state.project_gb`."""
+    """The project's files would take more than `state.project_gb`, or a conversation is full."""
 
     code = "storage_quota_exceeded"
 

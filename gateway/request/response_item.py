@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.errors.request import InvalidRequest
+from gateway.request.parse_cost import MAX_ITEMS, most_items
 
 ID_BYTES = 24
 """Random bytes of an id."""
@@ -24,6 +25,7 @@ MAX_ID = 256
 """Characters of an id that a client chooses."""
 RawItem = dict[str, msgspec.Raw]
 _HAVE_STATUS = frozenset(PREFIXES) - {"compaction"}
+_ID = b'"id"'
 _NULL = msgspec.Raw(b"null")
 _COMPLETED = msgspec.Raw(b'"completed"')
 
@@ -58,12 +60,29 @@ def new_item_id(kind: str) -> str:
     return f"{PREFIXES.get(kind, 'item')}_{secrets.token_hex(ID_BYTES)}"
 
 
+def is_usable_id(identifier: str) -> bool:
+    """Whether an id of a client's can be stored, and looked for."""
+    return len(identifier) <= MAX_ID and identifier.isprintable()
+
+
+def check_count(raw: msgspec.Raw, param: str) -> None:
+    """Check that a list of items can be taken apart in a short time.
+
+    Raises:
+        InvalidRequest: it may have too many items.
+    """
+    text = bytes(raw)
+    if text[:1] == b"[" and most_items(text) > MAX_ITEMS:
+        raise InvalidRequest(f"`{param}` has too many items.", param)
+
+
 def split_input(raw: msgspec.Raw) -> list[bytes]:
     """The items of a request's `input`; a text is one message of the user's.
 
     Raises:
-        InvalidRequest: it is neither a text nor a list.
+        InvalidRequest: it is neither a text nor a list, or has too many items.
     """
+    check_count(raw, "input")
     try:
         given = _input.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -83,6 +102,8 @@ def split_items(raw: msgspec.Raw) -> list[bytes]:
 
 def referred_id(item: bytes) -> str | None:
     """The id of the item that a reference stands for; None if the item is none."""
+    if _ID not in item or item[:1] != b"{":
+        return None
     try:
         known = _known.decode(item)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -107,7 +128,7 @@ def with_id(item: bytes, param: str, *, is_new: bool = False) -> tuple[str, byte
             raise InvalidRequest(f"`{param}` must have a `type`.", param)
         fields = {"type": _raw(kind), **fields}
     identifier = known.id
-    if is_new or not identifier or len(identifier) > MAX_ID or not identifier.isprintable():
+    if is_new or not identifier or not is_usable_id(identifier):
         identifier = new_item_id(kind)
         fields["id"] = _raw(identifier)
     return identifier, msgspec.json.encode(fields)

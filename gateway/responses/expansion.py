@@ -7,11 +7,11 @@ import msgspec
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.response_item import referred_id
 from gateway.request.routes import parse_head
-from gateway.responses.plan import ResponsePlan, own_items, references
+from gateway.responses.plan import ResponsePlan, own_items
 from gateway.responses.state_calls import StateCalls
 from gateway.responses.state_messages import HistoryQuery
 from gateway.serving.body import body_too_large
-from gateway.serving.body_budget import MIB
+from gateway.serving.body_budget import MIB, HeldBody
 
 RESOLVED = ("previous_response_id", "conversation", "background", "store")
 """Fields that engines do not get."""
@@ -19,12 +19,18 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 async def resolved_items(
-    request: InferenceRequest, plan: ResponsePlan, calls: StateCalls, max_bytes: int
+    request: InferenceRequest,
+    plan: ResponsePlan,
+    calls: StateCalls,
+    max_body_mb: float,
+    held: HeldBody,
 ) -> tuple[list[bytes], list[bytes]]:
-    """The items before a request's own, and its own with what they refer to.
+    """The items before a request's own, and its own with what they refer to; they count as `held`.
 
     Raises:
         InvalidRequest: its input is neither a text nor a list.
+        BodyTooLarge: they are more than a body may have.
+        BodyBudgetExceeded: there is no room for them.
         StateRefused: it refers to what there is not.
         StateDown: State does not answer.
     """
@@ -32,13 +38,21 @@ async def resolved_items(
     query = HistoryQuery(
         previous_id=plan.previous_id,
         conversation_id=plan.conversation_id,
-        references=references(own) if plan.has_references else [],
-        max_bytes=max_bytes,
+        references=list(plan.references),
+        max_bytes=int(max_body_mb * MIB),
     )
     found = await calls.history(request.project, query)
+    earlier = [bytes(each) for each in found.items]
+    sent_bytes = sum(map(len, own))
     if found.references:
-        own = [_resolved(item, found.references) for item in own]
-    return [bytes(each) for each in found.items], own
+        # An item that is referred to more than once is one object until the body is encoded.
+        known = {name: bytes(data) for name, data in found.references.items()}
+        own = [_resolved(item, known) for item in own]
+    size = sum(map(len, earlier)) + sum(map(len, own))
+    if size > query.max_bytes:
+        raise body_too_large(max_body_mb)
+    held.grow(max(size - sent_bytes, 0))
+    return earlier, own
 
 
 def expanded(
@@ -73,9 +87,9 @@ def without_store(request: InferenceRequest) -> InferenceRequest:
     return msgspec.structs.replace(request, body=msgspec.json.encode(fields))
 
 
-def _resolved(item: bytes, found: dict[str, msgspec.Raw]) -> bytes:
+def _resolved(item: bytes, found: dict[str, bytes]) -> bytes:
     reference = referred_id(item)
-    return item if reference is None else bytes(found[reference])
+    return item if reference is None else found[reference]
 
 
 def _raw(value: object) -> msgspec.Raw:

@@ -16,7 +16,6 @@ from gateway.responses.queued_response import queued_object
 from gateway.responses.response_edits import Fields, kept_response, to_raw
 from gateway.responses.response_keeper import ResponseKeeper
 from gateway.responses.state_calls import StateCalls, state_down
-from gateway.serving.body_budget import MIB
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.handler import AnswerMaker, ClientCall
@@ -98,9 +97,7 @@ class KeptAnswers:
         is_stream: bool | None = None,
     ) -> tuple[InferenceRequest, list[bytes]]:
         """The request with all its items, and its own items."""
-        max_bytes = int(call.max_body_mb * MIB)
-        earlier, own = await resolved_items(request, plan, self._calls, max_bytes)
-        call.held.grow(sum(map(len, earlier)))
+        earlier, own = await resolved_items(request, plan, self._calls, call.max_body_mb, call.held)
         sent = expanded(request, [*earlier, *own], call.max_body_mb, is_stream=is_stream)
         return sent, own
 

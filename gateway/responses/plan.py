@@ -1,5 +1,6 @@
 """What a request for a response or a chat needs of State, read from its fields."""
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +8,27 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.errors.request import InvalidRequest
+from gateway.errors.state import ObjectNotFound
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.lax_json import read_bool
 from gateway.request.raw_fields import ABSENT
-from gateway.request.response_item import REFERENCE, referred_id, split_input
+from gateway.request.response_item import (
+    REFERENCE,
+    check_count,
+    is_usable_id,
+    referred_id,
+    split_input,
+)
 from gateway.request.routes import CHAT, INPUT_TOKENS
 from gateway.upstream.sse import RESPONSES
 
 ID_BYTES = 25
 """Random bytes of a response's id."""
 _NULL = msgspec.Raw(b"null")
-_REFERENCE = REFERENCE.encode()
+MAX_REFERENCES = 1_000
+"""References to items in one request."""
+_REFERENCE = re.compile(REFERENCE.encode() + rb'|\{\s*"id"\s*:')
+"""What a request with references has somewhere: their type, or an object that begins with an id."""
 
 
 class _ConversationObject(msgspec.Struct):
@@ -43,13 +54,13 @@ class ResponsePlan:
     must_be_kept: bool = False
     """Without that, there is no answer."""
     is_background: bool = False
-    has_references: bool = False
-    """There may be references to items among its own."""
+    references: tuple[str, ...] = ()
+    """Ids of the items that references among its own stand for."""
 
     @property
     def needs_items(self) -> bool:
         """Whether it refers to items that State has."""
-        return bool(self.previous_id or self.conversation_id or self.has_references)
+        return bool(self.previous_id or self.conversation_id or self.references)
 
 
 def concerns_state(request: InferenceRequest, *, keeps: bool) -> bool:
@@ -62,7 +73,7 @@ def concerns_state(request: InferenceRequest, *, keeps: bool) -> bool:
     return (
         _is_given(fields.previous_response_id)
         or _is_given(fields.conversation)
-        or _REFERENCE in request.body
+        or _may_refer(request)
         or (request.path == RESPONSES and _is_to_be_kept(fields.store, keeps=keeps))
         or (_is_given(fields.background) and read_bool(fields.background))
     )
@@ -72,7 +83,8 @@ def response_plan(request: InferenceRequest, *, keeps: bool) -> ResponsePlan:
     """The plan for such a request to one of the routes of responses.
 
     Raises:
-        InvalidRequest: its fields contradict each other, or are no ids.
+        InvalidRequest: its fields contradict each other, or are no ids; or it has too many items.
+        ObjectNotFound: one of its references is no id.
     """
     fields = request.head.fields
     is_answered = request.path == RESPONSES
@@ -91,6 +103,8 @@ def response_plan(request: InferenceRequest, *, keeps: bool) -> ResponsePlan:
             else "This gateway stores no responses, so it makes none in the background.",
             "background",
         )
+    if is_kept:
+        check_count(fields.input, "input")  # not only when the engine has worked
     return ResponsePlan(
         id=f"resp_{secrets.token_hex(ID_BYTES)}",
         previous_id=previous_id,
@@ -98,7 +112,7 @@ def response_plan(request: InferenceRequest, *, keeps: bool) -> ResponsePlan:
         is_kept=is_kept,
         must_be_kept=is_background or (is_kept and _is_given(fields.store)),
         is_background=is_background,
-        has_references=_REFERENCE in request.body,
+        references=_references(own_items(request)) if _may_refer(request) else (),
     )
 
 
@@ -106,16 +120,29 @@ def own_items(request: InferenceRequest) -> list[bytes]:
     """The items of a request's `input`; none if it has no input.
 
     Raises:
-        InvalidRequest: it is neither a text nor a list.
+        InvalidRequest: it is neither a text nor a list, or has too many items.
     """
     raw = request.head.fields.input
     return split_input(raw) if _is_given(raw) else []
 
 
-def references(items: Sequence[bytes]) -> list[str]:
+def _may_refer(request: InferenceRequest) -> bool:
+    return _REFERENCE.search(request.body) is not None
+
+
+def _references(items: Sequence[bytes]) -> tuple[str, ...]:
     """Ids of the items that references among these stand for, each once."""
-    found = (referred_id(item) for item in items)
-    return list(dict.fromkeys(each for each in found if each is not None))
+    found: list[str] = []
+    for item in items:
+        if (identifier := referred_id(item)) is None:
+            continue
+        if not is_usable_id(identifier):
+            raise ObjectNotFound("An `item_reference` has an `id` that no item can have.", "input")
+        found.append(identifier)
+        if len(found) > MAX_REFERENCES:
+            message = f"`input` may have at most {MAX_REFERENCES} references to items."
+            raise InvalidRequest(message, "input")
+    return tuple(dict.fromkeys(found))
 
 
 def _is_given(raw: msgspec.Raw) -> bool:
@@ -130,11 +157,14 @@ def _read_id(raw: msgspec.Raw) -> str:
     if not _is_given(raw):
         return ""
     try:
-        return _id.decode(raw)
+        found = _id.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
+        found = None
+    if found is None or not is_usable_id(found):
         raise InvalidRequest(
             "`previous_response_id` must be the id of a response.", "previous_response_id"
-        ) from None
+        )
+    return found
 
 
 def _read_conversation(raw: msgspec.Raw) -> str:
@@ -143,7 +173,8 @@ def _read_conversation(raw: msgspec.Raw) -> str:
     try:
         found = _conversation.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise InvalidRequest(
-            "`conversation` must be the id of a conversation.", "conversation"
-        ) from None
-    return found.id if isinstance(found, _ConversationObject) else found
+        found = None
+    identifier = found.id if isinstance(found, _ConversationObject) else found
+    if identifier is None or not is_usable_id(identifier):
+        raise InvalidRequest("`conversation` must be the id of a conversation.", "conversation")
+    return identifier

@@ -5,12 +5,22 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.state import ObjectNotFound
+from gateway.errors.state import ObjectNotFound, StorageFull
 from gateway.store.changes import new_id
-from gateway.store.response_items import ItemRow, add_items, items_of, remove_items, within
+from gateway.store.response_items import (
+    ItemRow,
+    add_items,
+    count_and_size,
+    items_within,
+    remove_items,
+)
 from gateway.store.response_tables import conversations, item_places
 from gateway.store.rows import row_of
 
+MAX_ITEMS = 10_000
+"""Items of a conversation at the utmost, but for those of the response that reaches it."""
+MAX_BYTES = 256 << 20
+"""The same of their bytes."""
 Labels = Mapping[str, str]
 """OpenAI's `metadata`."""
 
@@ -52,6 +62,12 @@ def conversation(connection: sa.Connection, project: str, conversation_id: str) 
     return row_of(row, ConversationRow)
 
 
+def has_conversation(connection: sa.Connection, project: str, conversation_id: str) -> bool:
+    """Whether there is a conversation; it may have been deleted."""
+    query = sa.select(conversations.c.seq).where(_is(project, conversation_id))
+    return bool(conversation_id) and connection.execute(query).first() is not None
+
+
 def update_conversation(
     connection: sa.Connection, project: str, conversation_id: str, labels: Labels
 ) -> ConversationRow:
@@ -80,14 +96,32 @@ def delete_conversation(connection: sa.Connection, project: str, conversation_id
 def conversation_items(
     connection: sa.Connection, project: str, conversation_id: str, max_bytes: int
 ) -> list[ItemRow]:
-    """All items of a conversation.
+    """All items of a conversation that can go on.
 
     Raises:
         ObjectNotFound: there is no such conversation.
+        StorageFull: it can take no more.
         HistoryTooLarge: they have more than `max_bytes`.
     """
     conversation(connection, project, conversation_id)
-    return within(items_of(connection, project, conversation_id), max_bytes)
+    check_room(connection, project, conversation_id)
+    return items_within(connection, project, conversation_id, max_bytes)
+
+
+def check_room(
+    connection: sa.Connection, project: str, conversation_id: str, given: Sequence[bytes] = ()
+) -> None:
+    """Check that a conversation can take these items, or at least one more.
+
+    Raises:
+        StorageFull: it cannot.
+    """
+    count, size = count_and_size(connection, project, conversation_id)
+    if count + max(len(given), 1) > MAX_ITEMS or size + sum(map(len, given)) > MAX_BYTES:
+        raise StorageFull(
+            f"The conversation has {count} items of {size / 2**20:.1f} MiB; it may have at most"
+            f" {MAX_ITEMS} of {MAX_BYTES >> 20} MiB. Begin another one."
+        )
 
 
 def last_place(connection: sa.Connection, project: str, owner: str) -> int:

@@ -1,14 +1,15 @@
 """Items of responses and conversations in the database: each is kept once, and referred to."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 
 from gateway.errors.state import ObjectNotFound
 from gateway.request.response_item import with_id
-from gateway.store.pages import Cursor, Page, page_of
+from gateway.store.pages import Cursor, Page, bounded_page_of
 from gateway.store.response_tables import item_places, items
 
 Part = Literal["input", "output", "item"]
@@ -32,22 +33,27 @@ def add_items(
 ) -> list[ItemRow]:
     """Add items at the end of a response's or conversation's; return them with their ids.
 
-    One that is kept already, by its id, is only referred to; if it has been changed, it is another.
+    One that is kept already, by its id, is only referred to; if it has been changed, or its owner
+    has it already, it is another.
 
     Raises:
         InvalidRequest: one of them is no item.
     """
     made = [ItemRow(*with_id(each, f"{part}[{place}]")) for place, each in enumerate(given)]
-    stored = found_items(connection, project, (row.id for row in made))
-    known, rows, new = dict(stored), [], {}
+    stored = _stored_alike(connection, project, made)
+    taken = _taken(connection, project, owner, [row.id for row in made])
+    rows = []
     for row in made:
-        if known.setdefault(row.id, row.data) != row.data:
+        if row.id in taken or stored.get(row.id, row.data) != row.data:
             row = ItemRow(*with_id(row.data, part, is_new=True))  # noqa: PLW2901
+        taken.add(row.id)
         rows.append(row)
-        new[row.id] = row.data
-    new = {each: data for each, data in new.items() if each not in stored}
-    if new:
-        values = [{"project_id": project, "id": each, "data": data} for each, data in new.items()]
+    values = [
+        {"project_id": project, "id": row.id, "data": row.data}
+        for row in rows
+        if row.id not in stored
+    ]
+    if values:
         connection.execute(items.insert(), values)
     places = [
         {"project_id": project, "owner_id": owner, "part": part, "item_id": row.id} for row in rows
@@ -73,7 +79,8 @@ def page_of_items(
     Raises:
         InvalidRequest: the cursor names no such item.
     """
-    return page_of(connection, _placed(project, owner, part).subquery(), cursor, ItemRow)
+    placed = _placed(project, owner, part).subquery()
+    return bounded_page_of(connection, placed, "data", cursor, ItemRow)
 
 
 def found_item(connection: sa.Connection, project: str, owner: str, item_id: str) -> ItemRow:
@@ -89,12 +96,20 @@ def found_item(connection: sa.Connection, project: str, owner: str, item_id: str
     return ItemRow(row.id, row.data)
 
 
-def found_items(connection: sa.Connection, project: str, ids: Iterable[str]) -> dict[str, bytes]:
-    """Those of a project's items that exist, by id."""
+def found_items(
+    connection: sa.Connection, project: str, ids: Iterable[str], max_bytes: int
+) -> dict[str, bytes]:
+    """Those of a project's items that exist, by id.
+
+    Raises:
+        HistoryTooLarge: they have more than `max_bytes`.
+    """
     found: dict[str, bytes] = {}
     for some in _in_parts(sorted(set(ids))):
-        query = sa.select(items).where(items.c.project_id == project, items.c.id.in_(some))
-        found |= {row.id: row.data for row in connection.execute(query)}
+        query = sa.select(items.c.id, items.c.data).where(_are(project, some))
+        rows = read_within(connection, query, max_bytes)
+        max_bytes -= size_of(rows)
+        found |= {row.id: row.data for row in rows}
     return found
 
 
@@ -123,19 +138,79 @@ def remove_items(
     return len(ids)
 
 
-def within(rows: Iterable[ItemRow], max_bytes: int) -> list[ItemRow]:
-    """The rows, as long as they are small enough.
+def items_within(
+    connection: sa.Connection, project: str, owner: str, max_bytes: int
+) -> list[ItemRow]:
+    """All items of a conversation, in order.
 
     Raises:
-        HistoryTooLarge: they are not.
+        HistoryTooLarge: they have more than `max_bytes`.
     """
-    kept: list[ItemRow] = []
+    query = _placed(project, owner, None).order_by(item_places.c.seq)
+    return read_within(connection, query, max_bytes)
+
+
+def read_within(connection: sa.Connection, query: sa.Select[Any], max_bytes: int) -> list[ItemRow]:
+    """The items that a query finds; their size is looked at before any is read.
+
+    Raises:
+        HistoryTooLarge: they have more than `max_bytes`.
+    """
+    total = sa.func.coalesce(sa.func.sum(sa.func.length(items.c.data)), 0)
+    sizes = query.with_only_columns(total, maintain_column_froms=True).order_by(None)
+    if int(connection.execute(sizes).scalar_one()) > max_bytes:
+        raise HistoryTooLarge
+    return [ItemRow(row.id, row.data) for row in connection.execute(query)]
+
+
+def size_of(rows: Iterable[ItemRow]) -> int:
+    """Bytes of items."""
+    return sum(len(row.data) for row in rows)
+
+
+def count_and_size(connection: sa.Connection, project: str, owner: str) -> tuple[int, int]:
+    """How many items a conversation has, and their bytes."""
+    size = sa.func.coalesce(sa.func.sum(sa.func.length(items.c.data)), 0)
+    query = _placed(project, owner, None).with_only_columns(
+        sa.func.count(), size, maintain_column_froms=True
+    )
+    count, found = connection.execute(query).one()
+    return int(count), int(found)
+
+
+def _stored_alike(
+    connection: sa.Connection, project: str, rows: Sequence[ItemRow]
+) -> dict[str, bytes | None]:
+    """What is stored under the ids of rows; None, unread, where that has another size."""
+    known: dict[str, bytes | None] = {}
+    sizes: dict[str, set[int]] = defaultdict(set)
     for row in rows:
-        max_bytes -= len(row.data)
-        if max_bytes < 0:
-            raise HistoryTooLarge
-        kept.append(row)
-    return kept
+        sizes[row.id].add(len(row.data))
+    for some in _in_parts(sorted(sizes)):
+        size = sa.func.length(items.c.data).label("size")
+        stored = connection.execute(sa.select(items.c.id, size).where(_are(project, some))).all()
+        known |= {row.id: None for row in stored}
+        same = [row.id for row in stored if row.size in sizes[row.id]]
+        query = sa.select(items.c.id, items.c.data).where(_are(project, same))
+        known |= {row.id: row.data for row in connection.execute(query)}
+    return known
+
+
+def _taken(connection: sa.Connection, project: str, owner: str, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that an owner has already."""
+    found: set[str] = set()
+    for some in _in_parts(sorted(set(ids))):
+        query = sa.select(item_places.c.item_id).where(
+            item_places.c.project_id == project,
+            item_places.c.owner_id == owner,
+            item_places.c.item_id.in_(some),
+        )
+        found |= set(connection.execute(query).scalars())
+    return found
+
+
+def _are(project: str, ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    return (items.c.project_id == project) & items.c.id.in_(ids)
 
 
 def _placed(project: str, owner: str, part: Part | None) -> sa.Select[tuple[int, str, bytes]]:

@@ -7,13 +7,14 @@ import sqlalchemy as sa
 
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import ObjectNotFound, PreviousResponseNotFound
-from gateway.store.conversations import conversation, last_place
+from gateway.store.conversations import conversation, has_conversation, last_place
 from gateway.store.response_items import (
     ItemRow,
     add_items,
     items_of,
+    read_within,
     remove_items,
-    within,
+    size_of,
 )
 from gateway.store.response_tables import item_places, items, response_events, responses
 from gateway.store.rows import row_of
@@ -162,11 +163,9 @@ def history(
     root = _find(connection, project, row.root_id)
     before: list[ItemRow] = []
     if root is not None and root.conversation_id:
-        before = _until(connection, project, root)
-    found = within(before, max_bytes)
-    left = max_bytes - sum(len(each.data) for each in found)
-    rows = connection.execute(_thread(project, response_id))
-    return found + within((ItemRow(each.id, each.data) for each in rows), left)
+        before = read_within(connection, _until(project, root), max_bytes)
+    left = max_bytes - size_of(before)
+    return before + read_within(connection, _thread(project, response_id), left)
 
 
 def delete_response(connection: sa.Connection, project: str, response_id: str, now_s: int) -> None:
@@ -212,7 +211,7 @@ def _add_output(
 ) -> None:
     """Add the output of a finished response, and all its items to its conversation."""
     made = add_items(connection, project, row.id, "output", output)
-    if row.conversation_id and row.status in ENTERED:
+    if row.status in ENTERED and has_conversation(connection, project, row.conversation_id):
         given = items_of(connection, project, row.id, "input")
         data = [each.data for each in (*given, *made)]
         add_items(connection, project, row.conversation_id, "item", data)
@@ -245,9 +244,9 @@ def _delete_events(connection: sa.Connection, project: str, response_id: str) ->
     connection.execute(response_events.delete().where(mine))
 
 
-def _until(connection: sa.Connection, project: str, row: ResponseRow) -> list[ItemRow]:
+def _until(project: str, row: ResponseRow) -> sa.Select[tuple[str, bytes]]:
     """Items of the conversation of a response that came before it."""
-    query = (
+    return (
         sa.select(items.c.id, items.c.data)
         .join(item_places, _is_placed())
         .where(
@@ -257,7 +256,6 @@ def _until(connection: sa.Connection, project: str, row: ResponseRow) -> list[It
         )
         .order_by(item_places.c.seq)
     )
-    return [ItemRow(each.id, each.data) for each in connection.execute(query)]
 
 
 def _thread(project: str, response_id: str) -> sa.Select[tuple[str, bytes]]:

@@ -7,21 +7,26 @@ import sqlalchemy as sa
 
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import ObjectNotFound
-from gateway.store.pages import Cursor, Page, page_of
+from gateway.store.pages import Cursor, Page, bounded_page_of
 from gateway.store.response_tables import stored_chats
 from gateway.store.rows import row_of
 
 
-class ChatRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat completion that is kept."""
+class ListedChat(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat completion in a list: without the messages that it answers."""
 
     id: str
-    model: str
     body: bytes
     """The answer, without its metadata."""
+    labels: dict[str, str] = {}
+
+
+class ChatRow(ListedChat, frozen=True, kw_only=True):
+    """A chat completion that is kept."""
+
+    model: str
     messages: bytes
     """JSON list of the messages that it answers."""
-    labels: dict[str, str] = {}
     created_s: int = 0
     expires_s: int = 0
 
@@ -55,7 +60,7 @@ def list_chats(
     now_s: int,
     model: str | None = None,
     labels: Mapping[str, str] | None = None,
-) -> Page[ChatRow]:
+) -> Page[ListedChat]:
     """A page of a project's chat completions, of a model and with these labels if given.
 
     Raises:
@@ -69,7 +74,9 @@ def list_chats(
             raise InvalidRequest("Names in `metadata` cannot be searched with quotes.", "metadata")
         conditions.append(stored_chats.c.labels[name].as_string() == value)
     mine = [stored_chats.c.project_id == project]
-    return page_of(connection, stored_chats, cursor, ChatRow, *conditions, within=mine)
+    return bounded_page_of(
+        *(connection, stored_chats, "body", cursor, ListedChat), *conditions, within=mine
+    )
 
 
 def update_chat(

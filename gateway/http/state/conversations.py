@@ -1,5 +1,6 @@
 """Conversations: `/v1/conversations` and their items."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,43 +11,54 @@ from gateway.errors.state import ObjectNotFound
 from gateway.http.query import query
 from gateway.http.state.json_bodies import (
     LabelsUpdate,
-    checked_labels,
     json_response,
     raw_page,
     read_json,
 )
 from gateway.http.state.parts import CurrentProject
 from gateway.http.state.responses import ItemsQuery
-from gateway.request.response_item import shown_item
+from gateway.request.labels import read_labels
+from gateway.request.raw_fields import ABSENT
+from gateway.request.response_item import (
+    check_count,
+    is_usable_id,
+    referred_id,
+    shown_item,
+    split_items,
+)
 from gateway.store import conversations as store
 from gateway.store.conversations import ConversationRow
 from gateway.store.database import Transaction
 from gateway.store.pages import Page
 from gateway.store.project_state import ProjectState
 from gateway.store.response_items import (
+    HistoryTooLarge,
     ItemRow,
     add_items,
     found_item,
+    found_items,
     page_of_items,
     remove_items,
 )
 
 MAX_ITEMS = 20
 """Items that a request may add, as at OpenAI's."""
+MAX_REFERRED_BYTES = 32 << 20
+"""Bytes of the items that it may refer to."""
 CONVERSATION = "/v1/conversations/{conversation_id}"
 
 
 class _NewConversation(msgspec.Struct):
     """Body that begins a conversation."""
 
-    items: list[msgspec.Raw] | None = None
-    metadata: dict[str, str] | None = None
+    items: msgspec.Raw = ABSENT
+    metadata: msgspec.Raw = ABSENT
 
 
 class _Addition(msgspec.Struct):
     """Body that adds items."""
 
-    items: list[msgspec.Raw]
+    items: msgspec.Raw
 
 
 class ProjectConversations:
@@ -57,11 +69,14 @@ class ProjectConversations:
 
     async def create(self, project: str, body: _NewConversation) -> ConversationRow:
         """Begin a conversation."""
-        labels, items = checked_labels(body.metadata), _checked(body.items or [])
+        labels, given = read_labels(body.metadata), _checked(body.items)
         now_s = self._state.now_s
-        return await self._state.write(
-            lambda connection: store.add_conversation(connection, project, labels, items, now_s)
-        )
+
+        def add(connection: Transaction) -> ConversationRow:
+            items = _resolved(connection, project, given)
+            return store.add_conversation(connection, project, labels, items, now_s)
+
+        return await self._state.write(add)
 
     async def find(self, project: str, conversation_id: str) -> ConversationRow:
         """A conversation."""
@@ -73,7 +88,7 @@ class ProjectConversations:
         self, project: str, conversation_id: str, body: LabelsUpdate
     ) -> ConversationRow:
         """Give a conversation other metadata."""
-        labels = checked_labels(body.metadata)
+        labels = read_labels(body.metadata)
         return await self._state.write(
             lambda connection: store.update_conversation(
                 connection, project, conversation_id, labels
@@ -92,7 +107,9 @@ class ProjectConversations:
 
         def add(connection: Transaction) -> list[ItemRow]:
             store.conversation(connection, project, conversation_id)
-            return add_items(connection, project, conversation_id, "item", given)
+            items = _resolved(connection, project, given)
+            store.check_room(connection, project, conversation_id, items)
+            return add_items(connection, project, conversation_id, "item", items)
 
         return Page(await self._state.write(add))
 
@@ -194,10 +211,37 @@ def conversation_items_router(conversations: ProjectConversations) -> APIRouter:
     return router
 
 
-def _checked(items: list[msgspec.Raw]) -> list[bytes]:
+def _checked(raw: msgspec.Raw) -> list[bytes]:
+    if bytes(raw) in (b"", b"null"):
+        return []
+    check_count(raw, "items")
+    try:
+        items = split_items(raw)
+    except msgspec.MsgspecError:
+        raise InvalidRequest("`items` must be an array of items.", "items") from None
     if len(items) > MAX_ITEMS:
         raise InvalidRequest(f"At most {MAX_ITEMS} items can be added at a time.", "items")
-    return [bytes(each) for each in items]
+    return items
+
+
+def _resolved(connection: Transaction, project: str, items: Sequence[bytes]) -> list[bytes]:
+    """Items, with those in place of references that they stand for."""
+    names = [referred_id(item) for item in items]
+    wanted = [name for name in names if name is not None and is_usable_id(name)]
+    try:
+        found = found_items(connection, project, wanted, MAX_REFERRED_BYTES)
+    except HistoryTooLarge:
+        raise InvalidRequest("The items that `items` refers to are too large.", "items") from None
+    return [
+        item if name is None else _found(found, name)
+        for item, name in zip(items, names, strict=True)
+    ]
+
+
+def _found(items: Mapping[str, bytes], name: str) -> bytes:
+    if name not in items:
+        raise ObjectNotFound(f"Item with id '{name[:200]}' not found.", "items")
+    return items[name]
 
 
 def _answer(row: ConversationRow) -> Response:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from gateway.errors.request import ContextExceeded
 from gateway.errors.state import ObjectNotFound
 from gateway.http.state.arrivals import Arrivals
-from gateway.http.state.json_bodies import checked_labels, json_response, read_json
+from gateway.http.state.json_bodies import json_response, read_json
 from gateway.http.state.parts import CurrentProject
 from gateway.responses.state_messages import (
     CHATS,
@@ -21,15 +21,13 @@ from gateway.responses.state_messages import (
     events_path,
 )
 from gateway.store import responses as store
-from gateway.store.background_responses import add_events
+from gateway.store.background_responses import LEASE_S, add_events
 from gateway.store.conversations import conversation_items
 from gateway.store.database import Transaction
 from gateway.store.project_state import ProjectState
-from gateway.store.response_items import HistoryTooLarge, ItemRow, found_items
+from gateway.store.response_items import HistoryTooLarge, ItemRow, found_items, size_of
 from gateway.store.stored_chats import ChatRow, add_chat
 
-LEASE_S = 20
-"""How long a response in the background lives without a word of its router."""
 DAY_S = 86_400
 
 
@@ -100,7 +98,7 @@ class AnswersFromRouters:
             model=kept.model,
             body=bytes(kept.body),
             messages=bytes(kept.messages),
-            labels=checked_labels(kept.metadata),
+            labels=kept.metadata,
             created_s=self._state.now_s,
             expires_s=self._expires_s,
         )
@@ -149,7 +147,7 @@ def _history(connection: Transaction, project: str, asked: HistoryQuery, now_s: 
         rows = store.history(connection, project, asked.previous_id, now_s, asked.max_bytes)
     elif asked.conversation_id:
         rows = conversation_items(connection, project, asked.conversation_id, asked.max_bytes)
-    found = found_items(connection, project, asked.references)
+    found = found_items(connection, project, asked.references, asked.max_bytes - size_of(rows))
     for each in asked.references:
         if each not in found:
             raise ObjectNotFound(f"Item with id '{each[:200]}' not found.", "input")

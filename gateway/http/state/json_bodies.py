@@ -8,14 +8,12 @@ from fastapi import Request, Response
 from gateway.errors.request import InvalidJSON, InvalidRequest
 
 ValueT = TypeVar("ValueT")
-MAX_PAIRS, MAX_NAME, MAX_VALUE = 16, 64, 512
-"""OpenAI's limits of `metadata`: pairs, and characters of their names and values."""
 
 
 class LabelsUpdate(msgspec.Struct):
     """Body that gives an object other metadata."""
 
-    metadata: dict[str, str] | None
+    metadata: msgspec.Raw
 
 
 async def read_json(request: Request, kind: type[ValueT]) -> ValueT:
@@ -31,25 +29,6 @@ async def read_json(request: Request, kind: type[ValueT]) -> ValueT:
         raise InvalidRequest(f"The request body is invalid: {error}.") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise InvalidJSON("We could not parse the JSON body of your request.") from None
-
-
-def checked_labels(labels: dict[str, str] | None) -> dict[str, str]:
-    """OpenAI's `metadata`.
-
-    Raises:
-        InvalidRequest: there are too many pairs, or too long ones.
-    """
-    labels = labels or {}
-    if len(labels) > MAX_PAIRS:
-        raise InvalidRequest(f"`metadata` may have at most {MAX_PAIRS} pairs.", "metadata")
-    for name, value in labels.items():
-        if len(name) > MAX_NAME or len(value) > MAX_VALUE or "\0" in name + value:
-            raise InvalidRequest(
-                f"`metadata` may have names of at most {MAX_NAME} characters and values of at most"
-                f" {MAX_VALUE}.",
-                "metadata",
-            )
-    return labels
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -5,21 +5,22 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
+from gateway.config.project_values import Text
 from gateway.errors.request import InvalidRequest
 from gateway.http.organization.values import OrderedQuery
 from gateway.http.query import query
 from gateway.http.state.json_bodies import (
     LabelsUpdate,
-    checked_labels,
     json_response,
     raw_page,
     read_json,
 )
 from gateway.http.state.parts import CurrentProject
 from gateway.request.chat_messages import shown_messages
+from gateway.request.labels import check_labels, read_labels
 from gateway.store import stored_chats as store
 from gateway.store.project_state import ProjectState
-from gateway.store.stored_chats import ChatRow
+from gateway.store.stored_chats import ListedChat
 
 CHAT = "/v1/chat/completions/{completion_id}"
 
@@ -27,7 +28,7 @@ CHAT = "/v1/chat/completions/{completion_id}"
 class ChatsQuery(OrderedQuery):
     """Which stored chats to list."""
 
-    model: str | None = None
+    model: Text | None = None
     metadata: dict[str, str] | None = None
 
 
@@ -40,6 +41,7 @@ def stored_chats_router(state: ProjectState) -> APIRouter:
         project: CurrentProject, wanted: Annotated[ChatsQuery, Depends(query(ChatsQuery))]
     ) -> Response:
         """List stored chats."""
+        check_labels(wanted.metadata or {})
         page = await state.read(
             lambda connection: store.list_chats(
                 *(connection, project, wanted.cursor, state.now_s),
@@ -61,7 +63,7 @@ def stored_chats_router(state: ProjectState) -> APIRouter:
     @router.post(CHAT)
     async def update(completion_id: str, request: Request, project: CurrentProject) -> Response:
         """Give a stored chat other metadata."""
-        labels = checked_labels((await read_json(request, LabelsUpdate)).metadata)
+        labels = read_labels((await read_json(request, LabelsUpdate)).metadata)
         row = await state.write(
             lambda connection: store.update_chat(
                 connection, project, completion_id, labels, state.now_s
@@ -109,7 +111,7 @@ def _place(ids: list[str], after: str | None) -> int:
     return ids.index(after)
 
 
-def _object(row: ChatRow) -> bytes:
+def _object(row: ListedChat) -> bytes:
     fields = msgspec.json.decode(row.body, type=dict[str, msgspec.Raw])
     fields["metadata"] = msgspec.Raw(msgspec.json.encode(row.labels))
     return msgspec.json.encode(fields)

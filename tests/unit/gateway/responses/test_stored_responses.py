@@ -1,14 +1,21 @@
 """Tests of stored responses, end to end but for servers: threads, conversations, and failures."""
 
+import tracemalloc
+
 import msgspec
 import pytest
 
 from gateway.errors.state import NotStored
+from gateway.request.parse_cost import MAX_ITEMS
+from gateway.responses import expansion
 from gateway.responses.state_messages import HISTORY, HistoryQuery
 from gateway.serving.body_budget import MIB
+from gateway.store import conversations, pages
 from tests.unit.gateway.responses.conftest import StatefulGateway
 from tests.unit.stateful import RESPONSES, events_in
 from tests.unit.surface import error_of
+
+LARGE = 3 * MIB
 
 
 def texts(items: list[dict[str, object]]) -> list[object]:
@@ -284,3 +291,156 @@ async def test_a_history_is_no_larger_than_a_body_may_be(gateway: StatefulGatewa
     found = await gateway.state.request("", "POST", HISTORY, msgspec.json.encode(query))
     assert found.status == 400
     assert b"context_length_exceeded" in found.body
+
+
+async def store_large_item(gateway: StatefulGateway) -> str:
+    """A conversation with an item of `LARGE` bytes."""
+    item = {"id": "msg_large", "role": "user", "content": "x" * LARGE}
+    made = await gateway.client.post("/v1/conversations", json={"items": [item]})
+    assert made.status_code == 200
+    return str(made.json()["id"])
+
+
+async def test_many_references_to_one_item_are_as_large_as_they_are(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they stand for is counted before a body is made of it, and before State reads it."""
+    await store_large_item(gateway)
+    reference = {"type": "item_reference", "id": "msg_large"}
+    made: list[int] = []
+    encode = msgspec.json.encode
+
+    def measured(value: object) -> bytes:
+        encoded = encode(value)
+        made.append(len(encoded))
+        return encoded
+
+    monkeypatch.setattr(expansion.msgspec.json, "encode", measured)
+    body = {"model": "m", "input": [reference] * 100}
+    refused = await gateway.client.post(RESPONSES, json=body)
+    assert error_of(refused)[:2] == (413, "body_too_large")
+    assert max(made) < 2 * LARGE
+    body = {"model": "m", "input": [reference] * 1001}
+    refused = await gateway.client.post(RESPONSES, json=body)
+    assert error_of(refused) == (400, "invalid_value", "input")
+    query = HistoryQuery(references=[reference["id"]], max_bytes=MIB)
+    found = await gateway.state.request("", "POST", HISTORY, encode(query))
+    assert (found.status, b"context_length_exceeded" in found.body) == (400, True)
+
+
+async def test_an_input_of_too_many_items_is_not_taken_apart(gateway: StatefulGateway) -> None:
+    """Neither where it may have references, nor to be kept, nor in a conversation."""
+    many = [0] * (MAX_ITEMS + 1)
+    for fields in ({"store": False, "x": "item_reference"}, {}):
+        body = {"model": "m", "input": many, **fields}
+        refused = await gateway.client.post(RESPONSES, json=body)
+        assert error_of(refused) == (400, "invalid_value", "input")
+    assert gateway.engine.bodies == []
+    refused = await gateway.client.post("/v1/conversations", json={"items": many})
+    assert error_of(refused) == (400, "invalid_value", "items")
+
+
+async def test_references_need_no_type(gateway: StatefulGateway) -> None:
+    """OpenAI's type may be left out; a body that only looks like one needs nothing of State."""
+    first = await gateway.respond(input="One")
+    reference = {"id": first["output"][0]["id"]}
+    await gateway.respond(input=[reference, {"role": "user", "content": "Two"}], store=False)
+    assert texts(gateway.engine.bodies[-1]["input"]) == ["Hello.", "Two"]
+    gateway.state.is_away = True
+    await gateway.respond(input="What is an item_reference?", store=False)
+    assert texts([{"content": gateway.engine.bodies[-1]["input"]}]) == [
+        "What is an item_reference?"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 257])
+async def test_ids_that_nothing_can_have_are_refused(gateway: StatefulGateway, name: str) -> None:
+    """They do not reach the database, which may not take them."""
+    asked: list[str] = []
+    gateway.state.before = asked.append
+    for fields, status in (
+        ({"previous_response_id": name}, 400),
+        ({"conversation": name}, 400),
+        ({"input": [{"type": "item_reference", "id": name}]}, 404),
+    ):
+        body = {"model": "m", "input": "x", **fields}
+        assert (await gateway.client.post(RESPONSES, json=body)).status_code == status
+    assert asked == []
+
+
+async def test_a_conversation_has_an_item_once(gateway: StatefulGateway) -> None:
+    """One that is added again gets another id, so pages by ids come to their end."""
+    made = (await gateway.client.post("/v1/conversations", json={})).json()
+    place = f"/v1/conversations/{made['id']}/items"
+    item = {"id": "msg_x", "role": "user", "content": "a"}
+    added = await gateway.client.post(place, json={"items": [item, item]})
+    reference = {"type": "item_reference", "id": "msg_x"}
+    again = await gateway.client.post(place, json={"items": [reference]})
+    ids = [each["id"] for found in (added, again) for each in found.json()["data"]]
+    assert (ids[0], len(set(ids))) == ("msg_x", 3)
+    assert texts(again.json()["data"]) == ["a"]
+    seen: list[str] = []
+    after = ""
+    while page := (await gateway.get(f"{place}?limit=1{after}"))["data"]:
+        seen += [each["id"] for each in page]
+        assert len(seen) <= len(ids)
+        after = f"&after={seen[-1]}"
+    assert seen == ids[::-1]
+    missing = await gateway.client.post(place, json={"items": [{"id": "msg_none"}]})
+    assert error_of(missing) == (404, "object_not_found", "items")
+
+
+async def test_a_full_conversation_takes_no_more(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so before an engine works."""
+    made = (await gateway.client.post("/v1/conversations", json={})).json()
+    place = f"/v1/conversations/{made['id']}/items"
+    items = [{"role": "user", "content": "a"}] * 2
+    monkeypatch.setattr(conversations, "MAX_ITEMS", 3)
+    assert (await gateway.client.post(place, json={"items": items})).status_code == 200
+    full = await gateway.client.post(place, json={"items": items})
+    assert error_of(full)[:2] == (400, "storage_quota_exceeded")
+    await gateway.respond(input="Hi", conversation=made["id"])
+    body = {"model": "m", "input": "x", "conversation": made["id"]}
+    full = await gateway.client.post(RESPONSES, json=body)
+    assert error_of(full)[:2] == (400, "storage_quota_exceeded")
+    assert len(gateway.engine.bodies) == 1
+
+
+async def test_pages_are_no_larger_than_a_body(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that would be ends early and says that more follow; the next one goes on there."""
+    made = (await gateway.client.post("/v1/conversations", json={})).json()
+    place = f"/v1/conversations/{made['id']}/items"
+    for letter in "abc":
+        item = {"role": "user", "content": letter * 1000}
+        await gateway.client.post(place, json={"items": [item]})
+    monkeypatch.setattr(pages, "MAX_PAGE_BYTES", 2500)
+    page = await gateway.get(f"{place}?order=asc")
+    assert ([text[0] for text in map(str, texts(page["data"]))], page["has_more"]) == (
+        ["a", "b"],
+        True,
+    )
+    rest = await gateway.get(f"{place}?order=asc&after={page['last_id']}")
+    assert ([text[0] for text in map(str, texts(rest["data"]))], rest["has_more"]) == (
+        ["c"],
+        False,
+    )
+    monkeypatch.setattr(pages, "MAX_PAGE_BYTES", 10)
+    assert len((await gateway.get(f"{place}?limit=2"))["data"]) == 1
+
+
+async def test_state_looks_at_sizes_before_it_reads(gateway: StatefulGateway) -> None:
+    """A history that is too large is not read, nor an item that differs by its size alone."""
+    conversation = await store_large_item(gateway)
+    gateway.surface.configure(max_body_mb=1)
+    tracemalloc.start()
+    body = {"model": "m", "input": "x", "conversation": conversation}
+    refused = await gateway.client.post(RESPONSES, json=body)
+    assert error_of(refused)[:2] == (400, "context_length_exceeded")
+    await gateway.respond(input=[{"id": "msg_large", "role": "user", "content": "small"}])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < LARGE
