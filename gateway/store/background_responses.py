@@ -14,6 +14,8 @@ from gateway.store.responses import (
 )
 from gateway.store.rows import row_of
 
+LEASE_S = 20
+"""How long a response lives without a word of its router, which could have been taken."""
 MAX_EVENTS = 500
 """Events that are read at a time."""
 Event = tuple[int, bytes]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gateway.config.state import StateConfig
-from gateway.store.database import Database, Transaction
+from gateway.store.database import Database, DatabaseUnavailable, Transaction
 from gateway.store.file_storage import FileStorage
 
 T = TypeVar("T")
@@ -28,11 +28,18 @@ class ProjectState:
         self.files = files
         self.config = config
         self._clock = clock
+        self._taken_since_s: int | None = self.now_s
 
     @property
     def now_s(self) -> int:
         """The time, in Unix seconds."""
         return int(self._clock())
+
+    @property
+    def taken_s(self) -> int:
+        """For how long this process has taken what it is told: its age, or that of its database."""
+        since_s = self._taken_since_s
+        return 0 if since_s is None else self.now_s - since_s
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run a transaction that only reads.
@@ -48,7 +55,14 @@ class ProjectState:
         Raises:
             DatabaseUnavailable: it could not be run.
         """
-        return await self.database.write(work)
+        try:
+            result = await self.database.write(work)
+        except DatabaseUnavailable:
+            self._taken_since_s = None
+            raise
+        if self._taken_since_s is None:
+            self._taken_since_s = self.now_s
+        return result
 
     async def close(self) -> None:
         """Wait for what runs, and close database and storage."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.periodic import Periodic
 from gateway.store import files, uploads
-from gateway.store.background_responses import end_abandoned
+from gateway.store.background_responses import LEASE_S, end_abandoned
 from gateway.store.database import Transaction
 from gateway.store.file_storage import StoredKey
 from gateway.store.project_state import ProjectState
@@ -57,7 +57,8 @@ class StateUpkeep:
         before_s = now_s - TOMBSTONE_S
         await self._repeat(lambda c: files.forget_deleted_files(c, before_s, MOST))
         await self._repeat(lambda c: uploads.forget_uploads(c, before_s, MOST))
-        await self._repeat(lambda c: end_abandoned(c, now_s, MOST))
+        if state.taken_s >= LEASE_S:  # until then, routers could not say that they live
+            await self._repeat(lambda c: end_abandoned(c, now_s, MOST))
         await self._repeat(lambda c: delete_expired_threads(c, now_s, MOST))
         await self._repeat(lambda c: delete_expired_chats(c, now_s, MOST))
 

@@ -19,7 +19,7 @@ from gateway.http.state.parts import CurrentProject
 from gateway.request.response_item import shown_item
 from gateway.request.response_object import CANCELLED, FAILED, response_object, written_event
 from gateway.store import responses as store
-from gateway.store.background_responses import end_response, events_after
+from gateway.store.background_responses import LEASE_S, end_response, events_after
 from gateway.store.database import Transaction
 from gateway.store.pages import Page
 from gateway.store.project_state import ProjectState
@@ -60,6 +60,8 @@ class StoredResponses:
     async def find(self, project: str, response_id: str) -> ResponseRow:
         """A response; one that nobody makes any more has failed.
 
+        While State or its database was away, no router could say that it lives.
+
         Raises:
             ObjectNotFound: there is none.
         """
@@ -67,7 +69,8 @@ class StoredResponses:
         row = await self._state.read(
             lambda connection: store.response(connection, project, response_id, now_s)
         )
-        if row.is_unfinished and row.lease_s <= now_s:
+        is_late = row.is_unfinished and row.lease_s <= now_s
+        if is_late and self._state.taken_s >= LEASE_S:
             return await self.end(project, row, FAILED)
         return row
 

@@ -1,10 +1,17 @@
 """Tests of responses in the background: polling, events, cancelling, and routers that end."""
 
 import asyncio
+from pathlib import Path
 
+import pytest
+
+from gateway.http.state.arrivals import Arrivals
+from gateway.http.state.responses import StoredResponses
+from gateway.store.database import Database, DatabaseUnavailable
+from gateway.store.state_upkeep import StateUpkeep
 from tests.unit.conftest import PATIENCE_S
 from tests.unit.gateway.responses.conftest import StatefulGateway, end_background
-from tests.unit.stateful import RESPONSES, Json, events_in
+from tests.unit.stateful import RESPONSES, Json, events_in, in_process_state
 from tests.unit.surface import error_of
 
 POLL_S = 0.02
@@ -108,6 +115,47 @@ async def test_a_response_whose_router_is_killed_has_failed(gateway: StatefulGat
     assert failed["status"] == "failed"
     events = events_in((await gateway.client.get(f"{RESPONSES}/{queued['id']}?stream=true")).text)
     assert events[-1]["type"] == "response.failed"
+
+
+async def test_a_response_outlives_an_absence_of_state(
+    gateway: StatefulGateway, tmp_path: Path
+) -> None:
+    """A State that comes back hears routers for a while before it takes them for dead."""
+    gateway.engine.before_end = asyncio.Event().wait
+    queued = await gateway.respond(input="One", background=True)
+    await until(gateway, queued["id"], "in_progress")
+    gateway.state.is_away = True  # from now on its router is not heard
+    gateway.clock.now_s += 60
+    async with in_process_state(tmp_path, gateway.clock) as again:
+        await StateUpkeep(again.state).expire()
+        stored = StoredResponses(again.state, Arrivals())
+        assert (await stored.find("", queued["id"])).status == "in_progress"
+        gateway.clock.now_s += 20
+        assert (await stored.find("", queued["id"])).status == "failed"
+
+
+async def _refuse(*_: object) -> None:
+    raise DatabaseUnavailable
+
+
+async def test_a_response_outlives_an_absence_of_the_database(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Routers could not say that they live; they have time to once it is back."""
+    gateway.engine.before_end = asyncio.Event().wait
+    queued = await gateway.respond(input="One", background=True)
+    await until(gateway, queued["id"], "in_progress")
+    gateway.state.is_away = True
+    stored = StoredResponses(gateway.state.state, Arrivals())
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "write", _refuse)
+        with pytest.raises(DatabaseUnavailable):
+            await gateway.upkeep()
+    gateway.clock.now_s += 60
+    await gateway.upkeep()
+    assert (await stored.find("", queued["id"])).status == "in_progress"
+    gateway.clock.now_s += 20
+    assert (await stored.find("", queued["id"])).status == "failed"
 
 
 async def test_background_needs_storage(gateway: StatefulGateway) -> None:
