@@ -39,6 +39,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """All of the client's; where the request is traced, with the gateway's own trace context."""
     body: bytes = b""
     request_id: bytes = b""
+    engine_id: bytes = b""
+    """Id that engines get in place of `request_id`, if it is not that."""
     tenant: Tenant = ANONYMOUS
     """Tenant to whose share of the model's time it counts."""
     identity: ClientIdentity = ANONYMOUS_IDENTITY

@@ -1,5 +1,6 @@
 """Requests with all that they refer to: the engine gets the whole input, and no ids."""
 
+import secrets
 from collections.abc import Sequence
 
 import msgspec
@@ -15,6 +16,8 @@ from gateway.serving.body_budget import MIB, HeldBody
 
 RESOLVED = ("previous_response_id", "conversation", "background", "store")
 """Fields that engines do not get."""
+ID_BYTES = 8
+"""Random bytes that tell requests with one id apart."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -85,6 +88,15 @@ def without_store(request: InferenceRequest) -> InferenceRequest:
     fields = _fields.decode(request.body)
     fields.pop("store", None)
     return msgspec.structs.replace(request, body=msgspec.json.encode(fields))
+
+
+def alone_in_engines(request: InferenceRequest) -> InferenceRequest:
+    """The request under an id of its own in engines, which make the id of a chat of it.
+
+    Clients may send one `x-request-id` with several requests.
+    """
+    own = b"%b-%b" % (request.request_id, secrets.token_hex(ID_BYTES).encode())
+    return msgspec.structs.replace(request, engine_id=own)
 
 
 def _resolved(item: bytes, found: dict[str, bytes]) -> bytes:

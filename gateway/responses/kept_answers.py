@@ -7,10 +7,16 @@ from functools import partial
 from gateway.asgi import FIELDS, Message, Receive
 from gateway.header_names import CONTENT_ENCODING
 from gateway.request.inference_request import InferenceRequest
+from gateway.request.labels import read_labels
 from gateway.request.routes import CHAT
 from gateway.responses.background import BackgroundResponses
 from gateway.responses.chat_keeper import ChatKeeper
-from gateway.responses.expansion import expanded, resolved_items, without_store
+from gateway.responses.expansion import (
+    alone_in_engines,
+    expanded,
+    resolved_items,
+    without_store,
+)
 from gateway.responses.plan import ResponsePlan, concerns_state, own_items, response_plan
 from gateway.responses.queued_response import queued_object
 from gateway.responses.response_edits import Fields, kept_response, to_raw
@@ -55,9 +61,7 @@ class KeptAnswers:
         """
         if request.path == CHAT:
             async with UntilDisconnect(call.receive, call.response):
-                await self._calls.check(request.project)
-                call.response.add_filter(ChatKeeper(request, self._calls))
-                await maker.run(without_store(request), call.response)
+                await self._answer_chat(request, maker, call)
             return
         plan = response_plan(request, keeps=self._keeps)
         if plan.is_background:
@@ -74,6 +78,14 @@ class KeptAnswers:
         """Give up the responses in the background."""
         await self._background.close()
 
+    async def _answer_chat(
+        self, request: InferenceRequest, maker: AnswerMaker, call: ClientCall
+    ) -> None:
+        labels = read_labels(request.head.fields.metadata)
+        await self._calls.check(request.project)
+        call.response.add_filter(ChatKeeper(request, labels, self._calls, call.response))
+        await maker.run(alone_in_engines(without_store(request)), call.response)
+
     async def _answer(
         self, request: InferenceRequest, plan: ResponsePlan, maker: AnswerMaker, call: ClientCall
     ) -> None:
@@ -85,7 +97,9 @@ class KeptAnswers:
         if request.path == RESPONSES and (plan.is_kept or plan.needs_items):
             # Read again in the end, if they are needed then, rather than held until then.
             items = partial(own_items, request) if own is None else lambda: own
-            call.response.add_filter(ResponseKeeper(plan, request.project, self._calls, items))
+            response = call.response
+            keeper = ResponseKeeper(plan, request.project, self._calls, items, response)
+            response.add_filter(keeper)
         await maker.run(sent, call.response)
 
     async def _expanded(

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from gateway.asgi import Headers
 from gateway.responses.plan import ResponsePlan
 from gateway.responses.state_messages import KeptResponse, ResponseEnd
 
@@ -99,6 +100,12 @@ def failed_object(fields: Fields, code: str, message: str) -> Fields:
     """The object of a response that has failed."""
     error = {"code": code, "message": message}
     return {**fields, "status": to_raw("failed"), "error": to_raw(error), "output": EMPTY}
+
+
+def with_length(headers: Headers, length: int | None) -> Headers:
+    """Headers with another `content-length`; None: with none."""
+    kept = [each for each in headers if each[0] != b"content-length"]
+    return kept if length is None else [*kept, (b"content-length", b"%d" % length)]
 
 
 def to_raw(value: object) -> msgspec.Raw:

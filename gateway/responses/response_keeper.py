@@ -22,20 +22,28 @@ from gateway.responses.response_edits import (
     parsed_event,
     parsed_object,
     to_raw,
+    with_length,
     write_event,
 )
-from gateway.responses.state_calls import StateCalls
+from gateway.responses.state_calls import StateCalls, StateRefused
+from gateway.serving.client_response import ClientResponse
 from gateway.serving.state_client import StateUnavailable
 from gateway.upstream.sse import event_data
 
 MAX_HELD = 64 << 20
 """Bytes of an answer, or of one event, that are held at the utmost; longer ones are not kept."""
+KEEP_TIMEOUT_S = 3.0
+"""How long an answer waits to be kept that need not be."""
 
 logger = logging.getLogger(__name__)
 
 
 class ResponseKeeper:
-    """`ResponseFilter` of one response; `own_items`: makes the items of its request."""
+    """`ResponseFilter` of one response.
+
+    `own_items`: makes the items of its request. `response`: the one that it filters, whose status
+    is the real one.
+    """
 
     def __init__(
         self,
@@ -43,7 +51,9 @@ class ResponseKeeper:
         project: str,
         calls: StateCalls,
         own_items: Callable[[], list[bytes]],
+        response: ClientResponse,
     ) -> None:
+        self._response = response
         self._plan = plan
         self._project = project
         self._calls = calls
@@ -54,6 +64,8 @@ class ResponseKeeper:
         """The start of a whole answer that is held back."""
         self._held = bytearray()
         self._is_edited = False
+        self._is_refused = False
+        """An error was sent in place of the answer, of which more comes."""
 
     def passes(self, body: bytes) -> bool:
         """Whether a part of a stream has nothing of the response's object."""
@@ -63,8 +75,10 @@ class ResponseKeeper:
         """Send on what its client is to see."""
         if message["type"] == "http.response.start":
             await self._begin(message, send)
+        elif self._is_refused:
+            return
         elif self._start is not None:
-            await self._hold(message, send)
+            await self._hold(self._start, message, send)
         elif self._is_edited:
             message = dict(message, body=await self._edited(message))
             await send(message)
@@ -80,30 +94,36 @@ class ResponseKeeper:
         self._is_edited = is_good and kind.startswith(b"text/event-stream")
         await send(message)
 
-    async def _hold(self, message: Message, send: Send) -> None:
+    async def _hold(self, start: Message, message: Message, send: Send) -> None:
         self._held += message.get("body", b"")
-        start = self._start
         is_last = not message.get("more_body", False)
-        if start is None or not (is_last or len(self._held) > MAX_HELD):
+        is_too_large = len(self._held) > MAX_HELD
+        if not is_last and not is_too_large:
             return
         self._start = None
         body, status = bytes(self._held), start["status"]
-        added: Headers = []
         self._held.clear()
-        fields = parsed_object(body) if is_last else None
-        if fields is not None:
-            try:
-                body, added = await self._kept_body(fields)
-            except NotStored as error:
-                status, body, added = error.status, error.body(), error.headers
-        headers = _resized(start["headers"], len(body) if is_last else None)
+        try:
+            body, added = await self._kept_body(body, is_too_large=is_too_large)
+        except GatewayError as error:
+            self._is_refused = is_last = True
+            self._response.status = status = error.status
+            body, added = error.body(), error.headers
+        headers = with_length(start["headers"], len(body) if is_last else None)
         await send(dict(start, status=status, headers=headers + added))
-        await send(dict(message, body=body))
+        await send(dict(message, body=body, more_body=not is_last))
 
-    async def _kept_body(self, fields: Fields) -> tuple[bytes, Headers]:
-        edited = await self._keep(fields)
-        is_missing = self._plan.is_kept and not self._is_kept
-        return bytes(to_raw(edited)), [(NOT_STORED, b"1")] if is_missing else []
+    async def _kept_body(self, body: bytes, *, is_too_large: bool) -> tuple[bytes, Headers]:
+        """An answer, or the beginning of one that is too large, and headers to add."""
+        fields = None if is_too_large else parsed_object(body)
+        if fields is not None:
+            body = bytes(to_raw(await self._keep(fields)))
+        elif self._plan.must_be_kept:
+            raise NotStored(
+                "The response cannot be stored, as `store` asks for: it is too large, or not whole."
+            )
+        is_missing = self._plan.is_kept and (fields is None or not self._is_kept)
+        return body, [(NOT_STORED, b"1")] if is_missing else []
 
     async def _edited(self, message: Message) -> bytes:
         """The events of a message as its client sees them; what is no whole event yet waits."""
@@ -131,7 +151,8 @@ class ResponseKeeper:
             return write_event(event, edit_object(fields, self._plan, is_kept=self._is_kept))
         try:
             edited = await self._keep(fields)
-        except NotStored as error:
+        except GatewayError as error:
+            self._response.status = error.status
             edited = edit_object(fields, self._plan, is_kept=False)
             event.type = "response.failed"
             edited = failed_object(edited, "server_error", error.message)
@@ -141,26 +162,26 @@ class ResponseKeeper:
         """Keep the response; returns its object.
 
         Raises:
-            NotStored: it cannot be kept, and its client has asked for that.
+            NotStored: it cannot be kept now, and its client has asked for that.
+            StateRefused: it can never be.
         """
-        plan = self._plan
-        if self._is_kept:
+        plan, calls = self._plan, self._calls
+        if self._is_kept and (plan.must_be_kept or not calls.is_away):
             edited = edit_object(fields, plan, is_kept=True)
+            kept = kept_response(plan, self._own_items(), edited)
+            timeout_s = None if plan.must_be_kept else KEEP_TIMEOUT_S
             try:
-                kept = kept_response(plan, self._own_items(), edited)
-                await self._calls.keep(self._project, kept)
-            except (StateUnavailable, GatewayError) as error:
+                await calls.keep(self._project, kept, timeout_s)
+            except (StateUnavailable, StateRefused) as error:
                 logger.warning("a response is not stored: %s", error)
-                self._is_kept = False
+                is_final = isinstance(error, StateRefused) and error.status < 500
+                if plan.must_be_kept and is_final:
+                    raise
             else:
                 return edited
+        self._is_kept = False
         if plan.must_be_kept:
             raise NotStored(
                 "The response was made, but cannot be stored now, as `store` asks for. Try again."
             )
         return edit_object(fields, plan, is_kept=False)
-
-
-def _resized(headers: Headers, length: int | None) -> Headers:
-    kept = [each for each in headers if each[0] != b"content-length"]
-    return kept if length is None else [*kept, (b"content-length", b"%d" % length)]

@@ -67,14 +67,21 @@ class StateCalls:
         except StateUnavailable:
             raise state_down() from None
 
-    async def keep(self, project: str, response: KeptResponse) -> None:
-        """Keep a response, or begin one in the background.
+    async def keep(
+        self, project: str, response: KeptResponse, timeout_s: float | None = None
+    ) -> None:
+        """Keep a response, or begin one in the background; `timeout_s`: if shorter than usual.
 
         Raises:
-            StateUnavailable: State does not answer.
+            StateUnavailable: State does not answer in time.
             StateRefused: it does not take it.
         """
-        await self._post(project, RESPONSES, response, dict)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._post(project, RESPONSES, response, dict)
+        except TimeoutError:
+            self._record_away()
+            raise StateUnavailable(f"it has not answered within {timeout_s} s") from None
 
     async def keep_chat(self, project: str, chat: KeptChat) -> None:
         """Keep a chat completion.

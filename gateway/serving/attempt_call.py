@@ -36,7 +36,8 @@ def engine_call(
         if dispatch.origin is not None and rest.answered_bytes:
             origin = msgspec.structs.replace(dispatch.origin, is_continuation=True)
             dispatch = msgspec.structs.replace(dispatch, origin=origin)
-    return EngineCall(path, request.headers, body, request.request_id, _header(dispatch))
+    request_id = request.engine_id or request.request_id
+    return EngineCall(path, request.headers, body, request_id, _header(dispatch))
 
 
 async def plan_rest(

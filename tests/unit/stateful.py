@@ -96,6 +96,13 @@ def sent_body(request: bytes) -> Json:
     return found
 
 
+def sent_header(request: bytes, name: bytes) -> str:
+    """A header of a request as an engine got it."""
+    lines = request.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    fields = (line.partition(b": ") for line in lines)
+    return next(value.decode() for key, _, value in fields if key.lower() == name)
+
+
 class ResponsesEngine:
     """Script of a `FakeEngine` that answers as vLLM's do; `bodies`: what it was asked."""
 
@@ -104,6 +111,12 @@ class ResponsesEngine:
         self.bodies: list[Json] = []
         self.before_end: Callable[[], Any] = lambda: None
         """Called before the end of an answer; awaited if that can be."""
+        self.chunk_size = 1
+        """Letters of a chunk of a chat."""
+        self.sends_at_once = False
+        """Chunks of a chat and its end come in one part."""
+        self.names_chats_by_request = False
+        """As vLLM does."""
 
     async def __call__(self, visit: Visit) -> None:
         """Answer a request."""
@@ -165,7 +178,10 @@ class ResponsesEngine:
         await visit.send(chunked(_event(last)), b"0\r\n\r\n")
 
     async def _chat(self, visit: Visit, body: Json) -> None:
-        head = {"id": f"chatcmpl-{len(self.bodies)}", "created": 7, "model": body["model"]}
+        name = str(len(self.bodies))
+        if self.names_chats_by_request:
+            name = sent_header(visit.request, b"x-request-id")
+        head = {"id": f"chatcmpl-{name}", "created": 7, "model": body["model"]}
         if not body.get("stream"):
             await self._end()
             message = {"role": "assistant", "content": self.text}
@@ -173,19 +189,26 @@ class ResponsesEngine:
             whole = {**head, "object": "chat.completion", "choices": [choice]}
             await visit.send(answer(json.dumps(whole).encode(), b"content-type: application/json"))
             return
-        deltas: list[Json] = [{"role": "assistant"}, *({"content": each} for each in self.text)]
+        size = self.chunk_size
+        texts = [self.text[start : start + size] for start in range(0, len(self.text), size)]
+        deltas: list[Json] = [{"role": "assistant"}, *({"content": each} for each in texts)]
         chunks = [
             {**head, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
             for delta in deltas
         ]
         chunks[-1]["choices"][0]["finish_reason"] = "stop"
-        await visit.send(
+        start = (
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-            b"transfer-encoding: chunked\r\n\r\n",
-            *(chunked(b"data: " + _compact(chunk) + b"\n\n") for chunk in chunks),
+            b"transfer-encoding: chunked\r\n\r\n"
         )
+        parts = [b"data: " + _compact(chunk) + b"\n\n" for chunk in chunks]
+        end = b"data: [DONE]\n\n"
+        if self.sends_at_once:
+            await visit.send(start + chunked(b"".join(parts) + end) + b"0\r\n\r\n")
+            return
+        await visit.send(start, *map(chunked, parts))
         await self._end()
-        await visit.send(chunked(b"data: [DONE]\n\n"), b"0\r\n\r\n")
+        await visit.send(chunked(end), b"0\r\n\r\n")
 
     async def _end(self) -> None:
         waited = self.before_end()

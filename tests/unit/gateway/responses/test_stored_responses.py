@@ -1,5 +1,6 @@
 """Tests of stored responses, end to end but for servers: threads, conversations, and failures."""
 
+import asyncio
 import tracemalloc
 
 import msgspec
@@ -7,13 +8,16 @@ import pytest
 
 from gateway.errors.state import NotStored
 from gateway.request.parse_cost import MAX_ITEMS
-from gateway.responses import expansion
+from gateway.responses import expansion, response_keeper
+from gateway.responses.state_calls import StateCalls
 from gateway.responses.state_messages import HISTORY, HistoryQuery
 from gateway.serving.body_budget import MIB
+from gateway.serving.state_client import StateAnswer
 from gateway.store import conversations, pages
+from tests.unit.conftest import PATIENCE_S
 from tests.unit.gateway.responses.conftest import StatefulGateway
 from tests.unit.stateful import RESPONSES, events_in
-from tests.unit.surface import error_of
+from tests.unit.surface import CHAT, error_of
 
 LARGE = 3 * MIB
 
@@ -444,3 +448,46 @@ async def test_state_looks_at_sizes_before_it_reads(gateway: StatefulGateway) ->
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < LARGE
+
+
+async def test_a_state_that_hangs_delays_no_answer_for_long(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What need not be stored waits a moment for it, and the next answers not at all."""
+    monkeypatch.setattr(response_keeper, "KEEP_TIMEOUT_S", 0.05)
+    asked: list[str] = []
+
+    async def hang(_project: str, _method: str, path: str, _body: bytes = b"") -> StateAnswer:
+        asked.append(path)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(gateway.state, "request", hang)
+
+    def go_away() -> None:
+        monkeypatch.setattr(StateCalls, "is_away", True)
+
+    async with asyncio.timeout(PATIENCE_S):
+        made = await gateway.respond(input="Hi")
+    assert (made["store"], len(asked)) == (False, 1)
+    # One that State was there for when it began does not wait for it in the end, either.
+    monkeypatch.setattr(StateCalls, "is_away", False)
+    gateway.engine.before_end = go_away
+    await gateway.respond(input="Hi")
+    assert len(asked) == 1
+
+
+async def test_an_answer_that_is_not_stored_counts_as_an_error(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics and logs have the status that its client got, or would have."""
+    for is_stream in (False, True):
+        gateway.state.is_away = False
+        monkeypatch.setattr(StateCalls, "is_away", False)
+        gateway.engine.before_end = lambda: setattr(gateway.state, "is_away", True)
+        for path, fields in ((RESPONSES, {"input": "Hi"}), (CHAT, {"messages": []})):
+            gateway.state.is_away = False
+            body = {"model": "m", "store": True, "stream": is_stream, **fields}
+            found = await gateway.client.post(path, json=body)
+            row = await gateway.get(f"/gateway/requests/{found.headers['x-request-id']}")
+            assert row["data"][0]["status"] == 503, (path, is_stream)
