@@ -81,11 +81,12 @@ responses = Table(
     Index(None, "project_id", "previous_id"),
     Index(None, "root_id"),
     Index(None, "status"),
+    Index(None, "expires_s"),
 )
 """Responses. `body`: the object without its output, which is items. `root_id`: the first response
 of the thread. `conversation_seq`: last place in the conversation that came before. A deleted one
-stays without its body while others continue it. `lease_s`: until when a router that makes it in the
-background is thought to live."""
+stays, expired and without its body, while others continue it. `lease_s`: until when a router that
+makes it in the background is thought to live."""
 
 response_events = Table(
     "response_events",

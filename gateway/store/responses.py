@@ -184,26 +184,63 @@ def delete_response(connection: sa.Connection, project: str, response_id: str, n
     if is_continued is None:
         _delete(connection, project, response_id)
     else:
-        _update(connection, project, response_id, is_deleted=True, body=b"{}", lease_s=0)
+        gone = {"is_deleted": True, "body": b"{}", "lease_s": 0, "expires_s": 0}
+        _update(connection, project, response_id, **gone)
 
 
-def delete_expired_threads(connection: sa.Connection, now_s: int, most: int) -> int:
-    """Delete threads all of whose responses have expired, at most so many; return how many."""
-    ends_s = sa.func.max(sa.case((responses.c.is_deleted, 0), else_=responses.c.expires_s))
+class Thread(msgspec.Struct, frozen=True):
+    """A thread of responses, by its first one."""
+
+    project: str
+    root_id: str
+
+
+def expired_threads(connection: sa.Connection, now_s: int, most: int) -> list[Thread]:
+    """Some threads all of whose responses have expired or were deleted."""
     query = (
         sa.select(responses.c.project_id, responses.c.root_id)
-        .group_by(responses.c.project_id, responses.c.root_id)
-        .having(ends_s <= now_s)
+        .where(responses.c.expires_s <= now_s, ~_is_alive(now_s))
+        .distinct()
         .limit(most)
     )
-    threads = connection.execute(query).all()
-    for project, root in threads:
-        mine = sa.select(responses.c.id).where(
-            responses.c.project_id == project, responses.c.root_id == root
+    return [Thread(row.project_id, row.root_id) for row in connection.execute(query)]
+
+
+def delete_expired_threads(
+    connection: sa.Connection, threads: Sequence[Thread], now_s: int, most: int
+) -> None:
+    """Delete threads, unless they have been continued; at most so many responses of them."""
+    for thread in threads:
+        mine = (
+            sa.select(responses.c.id)
+            .where(
+                responses.c.project_id == thread.project,
+                responses.c.root_id == thread.root_id,
+                ~_is_alive(now_s),
+            )
+            .limit(most)
         )
-        for response_id in list(connection.execute(mine).scalars()):
-            _delete(connection, project, response_id)
-    return len(threads)
+        found = list(connection.execute(mine).scalars())
+        for response_id in found:
+            _delete(connection, thread.project, response_id)
+        most -= len(found)
+        if most <= 0:
+            return
+
+
+def _is_alive(now_s: int) -> sa.ColumnElement[bool]:
+    """Whether the thread of a response has one that has neither expired nor been deleted."""
+    other = responses.alias()
+    return (
+        sa.select(other.c.seq)
+        .where(
+            other.c.project_id == responses.c.project_id,
+            other.c.root_id == responses.c.root_id,
+            other.c.expires_s > now_s,
+        )
+        .correlate(responses)
+        .exists()
+    )
 
 
 def _add_output(

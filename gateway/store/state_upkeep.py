@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gateway.periodic import Periodic
 from gateway.store import files, uploads
@@ -10,7 +11,7 @@ from gateway.store.background_responses import LEASE_S, end_abandoned
 from gateway.store.database import Transaction
 from gateway.store.file_storage import StoredKey
 from gateway.store.project_state import ProjectState
-from gateway.store.responses import delete_expired_threads
+from gateway.store.responses import delete_expired_threads, expired_threads
 from gateway.store.stored_chats import delete_expired_chats
 
 EXPIRY_PERIOD_S = 60.0
@@ -59,8 +60,16 @@ class StateUpkeep:
         await self._repeat(lambda c: uploads.forget_uploads(c, before_s, MOST))
         if state.taken_s >= LEASE_S:  # until then, routers could not say that they live
             await self._repeat(lambda c: end_abandoned(c, now_s, MOST))
-        await self._repeat(lambda c: delete_expired_threads(c, now_s, MOST))
+        await self._delete_threads(now_s)
         await self._repeat(lambda c: delete_expired_chats(c, now_s, MOST))
+
+    async def _delete_threads(self, now_s: int) -> None:
+        """Delete threads of responses that have expired; to look for them blocks no writer."""
+        state = self._state
+        while threads := await state.read(lambda c: expired_threads(c, now_s, MOST)):
+            delete = partial(delete_expired_threads, threads=threads, now_s=now_s, most=MOST)
+            await state.write(delete)
+            await asyncio.sleep(PAUSE_S)
 
     async def delete_orphans(self) -> None:
         """Delete bytes of files and parts that no row names: they were deleted, or never whole."""

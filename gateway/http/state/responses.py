@@ -1,6 +1,7 @@
 """Stored responses: `/v1/responses/{response_id}`, their input, their events, and how they end."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Literal
@@ -11,7 +12,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from gateway.errors.request import InvalidRequest
-from gateway.http.organization.values import OrderedQuery, Params
+from gateway.errors.state import ObjectNotFound, StateDown
+from gateway.http.organization.values import NO_LIMIT, OrderedQuery, Params
 from gateway.http.query import query
 from gateway.http.state.arrivals import Arrivals
 from gateway.http.state.json_bodies import json_response, raw_page
@@ -20,16 +22,19 @@ from gateway.request.response_item import shown_item
 from gateway.request.response_object import CANCELLED, FAILED, response_object, written_event
 from gateway.store import responses as store
 from gateway.store.background_responses import LEASE_S, end_response, events_after
-from gateway.store.database import Transaction
+from gateway.store.database import DatabaseUnavailable, Transaction
 from gateway.store.pages import Page
 from gateway.store.project_state import ProjectState
 from gateway.store.response_items import ItemRow, page_of_items
 from gateway.store.responses import ResponseRow
+from gateway.upstream.sse import RESPONSES, error_event
 
 RESPONSE = "/v1/responses/{response_id}"
 POLL_S = 5.0
 """How often a response is looked at whose router sends nothing: it may have died."""
 COMMENT = b": still working\n\n"
+
+logger = logging.getLogger(__name__)
 
 
 class ItemsQuery(OrderedQuery):
@@ -44,7 +49,7 @@ class ResponseQuery(Params):
     """How to show a response."""
 
     stream: bool = False
-    starting_after: int = -1
+    starting_after: int = Field(default=-1, ge=-1, le=NO_LIMIT)
     include: list[str] = Field(default_factory=list)
     include_obfuscation: bool = False
     beta: bool = False
@@ -136,7 +141,8 @@ class StoredResponses:
         if not row.is_background:
             raise InvalidRequest("Only responses in the background can be streamed.", "stream")
         events = self.events(project, row.id, starting_after)
-        return StreamingResponse(events, media_type="text/event-stream")
+        followed = _with_error(events, starting_after)
+        return StreamingResponse(followed, media_type="text/event-stream")
 
     async def delete(self, project: str, response_id: str) -> None:
         """Delete a response; whoever makes or follows it stops."""
@@ -157,6 +163,21 @@ class StoredResponses:
             return page_of_items(connection, project, response_id, "input", wanted.cursor)
 
         return await self._state.read(find)
+
+
+async def _with_error(events: AsyncIterator[bytes], number: int) -> AsyncIterator[bytes]:
+    """Events of a response after the one with this number; an error is the last of them."""
+    last = b'"sequence_number":%d' % number if number >= 0 else b""
+    try:
+        async for part in events:
+            last = last if part == COMMENT else part
+            yield part
+    except ObjectNotFound as error:  # it has been deleted meanwhile
+        yield error_event(error, RESPONSES, last)
+    except DatabaseUnavailable as error:
+        logger.warning("the database cannot be used: %s", error)
+        down = StateDown("The gateway's database cannot be reached now. Try again.")
+        yield error_event(down, RESPONSES, last)
 
 
 def responses_router(stored: StoredResponses) -> APIRouter:

@@ -53,6 +53,7 @@ def upgrade() -> None:
     _index("responses", "project_id", "previous_id")
     _index("responses", "root_id")
     _index("responses", "status")
+    _index("responses", "expires_s")
     op.create_table(
         "response_events",
         sa.Column("project_id", sa.String(), nullable=False),

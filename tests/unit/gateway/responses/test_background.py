@@ -1,9 +1,12 @@
 """Tests of responses in the background: polling, events, cancelling, and routers that end."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fastapi import Response
+from fastapi.responses import StreamingResponse
 
 from gateway.http.state.arrivals import Arrivals
 from gateway.http.state.responses import StoredResponses
@@ -134,6 +137,19 @@ async def test_a_response_outlives_an_absence_of_state(
         assert (await stored.find("", queued["id"])).status == "failed"
 
 
+async def test_a_deleted_conversation_gets_no_more_items(gateway: StatefulGateway) -> None:
+    """A response that ends later leaves no rows behind that nobody can delete."""
+    made = (await gateway.client.post("/v1/conversations", json={})).json()
+    release = asyncio.Event()
+    gateway.engine.before_end = release.wait
+    queued = await gateway.respond(input="One", background=True, conversation=made["id"])
+    await until(gateway, queued["id"], "in_progress")
+    await gateway.client.delete(f"/v1/conversations/{made['id']}")
+    release.set()
+    await until(gateway, queued["id"], "completed")
+    assert (await gateway.rows())["response_item_places"] == 2
+
+
 async def _refuse(*_: object) -> None:
     raise DatabaseUnavailable
 
@@ -156,6 +172,41 @@ async def test_a_response_outlives_an_absence_of_the_database(
     assert (await stored.find("", queued["id"])).status == "in_progress"
     gateway.clock.now_s += 20
     assert (await stored.find("", queued["id"])).status == "failed"
+
+
+async def test_a_response_that_is_deleted_ends_its_streams_with_an_error(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows it is told, as of a database that goes away; the connection is not cut."""
+    gateway.engine.before_end = asyncio.Event().wait
+    queued = await gateway.respond(input="One", background=True)
+    await until(gateway, queued["id"], "in_progress")
+    stored = StoredResponses(gateway.state.state, Arrivals())
+    row = await stored.find("", queued["id"])
+    with monkeypatch.context() as patched:
+        response = stored.stream("", row, 3)
+        patched.setattr(Database, "read", _refuse)
+        (event,) = events_in("".join([part async for part in parts_of(response)]))
+    assert (event["error"]["code"], event["sequence_number"]) == ("state_unavailable", 4)
+    parts = parts_of(stored.stream("", row, -1))
+    await anext(parts)
+    await stored.delete("", queued["id"])
+    (event,) = events_in("".join([part async for part in parts if "error" in part]))
+    assert event["error"]["code"] == "object_not_found"
+    assert event["sequence_number"] > 0
+
+
+async def parts_of(response: Response) -> AsyncIterator[str]:
+    """The parts of a streamed response."""
+    assert isinstance(response, StreamingResponse)
+    async for part in response.body_iterator:
+        yield bytes(part).decode() if not isinstance(part, str) else part
+
+
+async def test_a_place_that_no_event_can_have_is_refused(gateway: StatefulGateway) -> None:
+    """A number that no database holds is an error of the request, not of its stream."""
+    place = f"{RESPONSES}/x?stream=true&starting_after=99999999999999999999"
+    assert error_of(await gateway.client.get(place))[0] == 400
 
 
 async def test_background_needs_storage(gateway: StatefulGateway) -> None:

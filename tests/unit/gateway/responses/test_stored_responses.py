@@ -13,7 +13,7 @@ from gateway.responses.state_calls import StateCalls
 from gateway.responses.state_messages import HISTORY, HistoryQuery
 from gateway.serving.body_budget import MIB
 from gateway.serving.state_client import StateAnswer
-from gateway.store import conversations, pages
+from gateway.store import conversations, pages, responses, state_upkeep
 from tests.unit.conftest import PATIENCE_S
 from tests.unit.gateway.responses.conftest import StatefulGateway
 from tests.unit.stateful import RESPONSES, events_in
@@ -491,3 +491,26 @@ async def test_an_answer_that_is_not_stored_counts_as_an_error(
             found = await gateway.client.post(path, json=body)
             row = await gateway.get(f"/gateway/requests/{found.headers['x-request-id']}")
             assert row["data"][0]["status"] == 503, (path, is_stream)
+
+
+async def test_threads_are_deleted_in_small_transactions(
+    gateway: StatefulGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread may take several of them; one that was continued meanwhile stays."""
+    monkeypatch.setattr(state_upkeep, "MOST", 1)
+    for name in "ab":
+        first = await gateway.respond(input=name)
+        second = await gateway.respond(input="x", previous_response_id=first["id"])
+    await gateway.client.delete(f"{RESPONSES}/{first['id']}")
+    state = gateway.state.state
+    later_s = state.now_s + 30 * 86_400
+    found = await state.read(lambda c: responses.expired_threads(c, later_s, 9))
+    assert len(found) == 2
+    gateway.clock.now_s += 86_400
+    await gateway.respond(input="y", previous_response_id=second["id"])
+    gateway.clock.now_s = later_s
+    await state.write(lambda c: responses.delete_expired_threads(c, found, later_s, 9))
+    assert (await gateway.rows())["responses"] == 3
+    gateway.clock.now_s += 86_400
+    await gateway.upkeep()
+    assert await gateway.rows() == {"responses": 0, "response_items": 0, "response_item_places": 0}
