@@ -10,6 +10,7 @@ from gateway.errors.request import InvalidRequest
 from gateway.store.rows import row_of
 
 RowT = TypeVar("RowT")
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 MAX_PAGE_BYTES = 32 << 20
 """Bytes of a page whose rows are large, but for a single row."""
 
@@ -77,10 +78,10 @@ def bounded_page_of(
     table: sa.FromClause,
     column: str,
     cursor: Cursor,
-    row_type: type[RowT],
+    row_type: type[StructT],
     *conditions: sa.ColumnElement[bool],
     within: Sequence[sa.ColumnElement[bool]] = (),
-) -> Page[RowT]:
+) -> Page[StructT]:
     """A page that ends early, at `MAX_PAGE_BYTES`; `column`: the one that makes rows large.
 
     Only columns are read that `row_type` has fields for.

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors.state import NotStored
 from gateway.request.parse_cost import MAX_ITEMS
-from gateway.responses import expansion, response_keeper
+from gateway.responses import response_keeper
 from gateway.responses.state_calls import StateCalls
 from gateway.responses.state_messages import HISTORY, HistoryQuery
 from gateway.serving.body_budget import MIB
@@ -319,7 +319,7 @@ async def test_many_references_to_one_item_are_as_large_as_they_are(
         made.append(len(encoded))
         return encoded
 
-    monkeypatch.setattr(expansion.msgspec.json, "encode", measured)
+    monkeypatch.setattr(msgspec.json, "encode", measured)
     body = {"model": "m", "input": [reference] * 100}
     refused = await gateway.client.post(RESPONSES, json=body)
     assert error_of(refused)[:2] == (413, "body_too_large")
@@ -487,7 +487,7 @@ async def test_an_answer_that_is_not_stored_counts_as_an_error(
         gateway.engine.before_end = lambda: setattr(gateway.state, "is_away", True)
         for path, fields in ((RESPONSES, {"input": "Hi"}), (CHAT, {"messages": []})):
             gateway.state.is_away = False
-            body = {"model": "m", "store": True, "stream": is_stream, **fields}
+            body: dict[str, object] = {"model": "m", "store": True, "stream": is_stream, **fields}
             found = await gateway.client.post(path, json=body)
             row = await gateway.get(f"/gateway/requests/{found.headers['x-request-id']}")
             assert row["data"][0]["status"] == 503, (path, is_stream)
