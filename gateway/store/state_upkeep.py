@@ -51,9 +51,9 @@ class StateUpkeep:
         state = self._state
         now_s = state.now_s
         while gone := await state.write(lambda c: files.delete_expired_files(c, now_s, MOST)):
-            await self._delete([row.key for row in gone])
+            await state.delete_bytes([row.key for row in gone])
         while parts := await state.write(lambda c: uploads.expire_uploads(c, now_s, MOST)):
-            await self._delete([part.key for part in parts])
+            await state.delete_bytes([part.key for part in parts])
         before_s = now_s - TOMBSTONE_S
         await self._repeat(lambda c: files.forget_deleted_files(c, before_s, MOST))
         await self._repeat(lambda c: uploads.forget_uploads(c, before_s, MOST))
@@ -82,12 +82,7 @@ class StateUpkeep:
         ids = {each.key.rpartition("/")[2]: each.key for each in keys}
         known = await self._state.read(lambda c: existing(c, list(ids)))
         orphans = [key for object_id, key in ids.items() if object_id not in known]
-        await self._delete(orphans)
-        return len(orphans)
-
-    async def _delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            await self._state.files.delete(key)
+        return await self._state.delete_bytes(orphans)
 
     async def _repeat(self, work: Callable[[Transaction], int]) -> None:
         while await self._state.write(work):  # noqa: ASYNC110 - a pause for others

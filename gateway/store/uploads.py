@@ -109,10 +109,8 @@ def pending_upload(
     return found
 
 
-def room_of_upload(
-    connection: sa.Connection, project_id: str, upload_id: str, now_s: int, limit_bytes: int
-) -> int:
-    """Bytes that an upload may still get.
+def room_of_upload(connection: sa.Connection, project_id: str, upload_id: str, now_s: int) -> int:
+    """Bytes of an upload that have not come yet.
 
     Raises:
         ObjectNotFound: the project has none with this id.
@@ -123,21 +121,21 @@ def room_of_upload(
     count, came = connection.execute(query.where(upload_parts.c.upload_id == upload_id)).one()
     if count >= MAX_PARTS:
         raise InvalidRequest(f"The upload has {MAX_PARTS:,} parts, and cannot get more.")
-    left = limit_bytes - used_bytes(connection, project_id)
-    return max(0, min(row.bytes - int(came), left))
+    return row.bytes - int(came)
 
 
 def add_part(connection: sa.Connection, row: PartRow, now_s: int, limit_bytes: int) -> None:
-    """Add a part whose bytes are in the storage.
+    """Add a part whose bytes are in the storage; `limit_bytes`: of all that its project has.
 
     Raises:
         InvalidRequest: the upload has ended meanwhile, or the part is more than it may get.
+        StorageFull: with the part, its project would have more than `limit_bytes`.
     """
-    room = room_of_upload(connection, row.project_id, row.upload_id, now_s, limit_bytes)
-    if row.bytes > room:
+    if row.bytes > room_of_upload(connection, row.project_id, row.upload_id, now_s):
         raise InvalidRequest(
             "The parts have more bytes than the upload was announced to have.", "data"
         )
+    check_room(used_bytes(connection, row.project_id), row.bytes, limit_bytes)
     connection.execute(upload_parts.insert().values(**msgspec.structs.asdict(row)))
 
 

@@ -1,5 +1,6 @@
 """Files: OpenAI's client stores, lists, reads and deletes them; each project sees its own only."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -9,6 +10,8 @@ from typing import Any
 import openai
 import pytest
 
+from gateway.store.database import DatabaseUnavailable
+from gateway.store.file_storage import StorageUnavailable
 from gateway.store.state_upkeep import ORPHAN_S, TOMBSTONE_S, StateUpkeep
 from tests.unit.gateway.http.state.stored import NOW_S, StateApi, error_of
 
@@ -151,6 +154,61 @@ async def test_a_wrong_field_is_named(api: StateApi, fields: dict[str, str], par
         answer = await http.post("/v1/files", data=fields, files={"file": ("a", b"abc")})
     status, _, found = error_of(answer)
     assert (status, found) == (400, param)
+    assert await api.stored_keys() == []
+
+
+async def test_a_file_whose_commit_was_not_heard_of_keeps_its_bytes(api: StateApi) -> None:
+    """Its row is there, so its content must be."""
+    write = api.state.database.write
+
+    async def lose_answer(work: Any) -> None:
+        await write(work)
+        raise DatabaseUnavailable
+
+    api.state.database.write = lose_answer  # type: ignore[method-assign,assignment]
+    with pytest.raises(openai.InternalServerError) as raised:
+        await make(api)
+    assert raised.value.code == "state_unavailable"
+    async with api.openai() as client:
+        file = (await client.files.list()).data[0]
+        assert (await client.files.content(file.id)).content == b"abc"
+
+
+async def test_a_file_whose_request_is_cancelled_at_its_commit_keeps_its_bytes(
+    api: StateApi,
+) -> None:
+    """The database goes on with it."""
+    write, is_written = api.state.database.write, asyncio.Event()
+
+    async def cancelled(work: Any) -> None:
+        await write(work)
+        is_written.set()
+        await asyncio.Event().wait()
+
+    api.state.database.write = cancelled  # type: ignore[method-assign,assignment]
+    making = asyncio.create_task(make(api))
+    await is_written.wait()
+    making.cancel()
+    await asyncio.wait([making])
+    async with api.openai() as client:
+        file = (await client.files.list()).data[0]
+        assert (await client.files.content(file.id)).content == b"abc"
+
+
+async def test_a_file_is_deleted_though_its_storage_is_away(api: StateApi) -> None:
+    """Its bytes are deleted later."""
+    file_id = await make(api)
+    delete = api.state.files.delete
+
+    async def fail(key: str) -> None:
+        raise StorageUnavailable(key)
+
+    api.state.files.delete = fail  # type: ignore[method-assign]
+    async with api.openai() as client:
+        assert (await client.files.delete(file_id)).deleted
+    api.state.files.delete = delete  # type: ignore[method-assign]
+    api.clock.now_s = 4e9 + ORPHAN_S
+    await StateUpkeep(api.state).delete_orphans()
     assert await api.stored_keys() == []
 
 
