@@ -1,14 +1,16 @@
 """Client of State's HTTP server: passes requests of clients on, and asks for JSON."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp.connector import AddrInfoType
 from yarl import URL
 
-from gateway.asgi import Headers, Receive, Scope, fields_of
+from gateway.asgi import Headers, Message, Receive, Scope, fields_of
 from gateway.errors.request import UnsupportedEncoding
 from gateway.errors.state import StateDown
 from gateway.header_names import AUTHORIZATION, CONTENT_ENCODING, PROJECT, REQUEST_ID
@@ -19,6 +21,7 @@ from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.state_client import StateAnswer, StateUnavailable
 from gateway.serving.state_location import StateLocation, StateLocator
 from gateway.upstream.headers import CONNECTION_CLOSE, FORWARDED_TO_ENGINE, client_headers
+from gateway.upstream.tcp_keepalive import enable_tcp_keepalive, set_tcp_option
 
 LOCATE_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
@@ -26,6 +29,9 @@ REQUEST_TIMEOUT_S = 20.0
 """Most time for the answer to a small request."""
 IDLE_S = 30.0
 """How long idle connections are kept: less than State keeps them."""
+UNREAD_S = 120
+"""After this time, what State's machine has not taken ends the connection: State itself waits less
+before it reads on."""
 FORWARDED_TO_STATE = FORWARDED_TO_ENGINE | {b"content-length"}
 """Headers of a client that State may see."""
 DOWN = "The gateway's storage does not answer now. Try again."
@@ -63,21 +69,22 @@ class HttpStateClient:
         Raises:
             StateDown: State cannot be reached, or its answer broke off.
             UnsupportedEncoding: the body is compressed.
-            ClientDisconnected: the client has left.
+            ClientDisconnected: the client has left, also before there was an answer.
         """
         if fields_of(scope).get(CONTENT_ENCODING, b"identity") != b"identity":
             raise UnsupportedEncoding("Bodies of this route cannot be compressed.", "identity")
         upload = _Upload(receive) if _has_body(scope) else None
         if upload is None:
             await receive()  # the end of no body: what comes next is that the client has left
+        rest = receive if upload is None else upload.receive_rest
         try:
-            async with AsyncExitStack() as stack:
+            async with UntilDisconnect(rest, response), AsyncExitStack() as stack:
                 headers = _headers_for_state(scope, response)
                 parts = None if upload is None else upload.parts()
                 is_head = scope["method"] == "HEAD"
                 method = "GET" if is_head else scope["method"]
                 answer = await self._ask(stack, method, _target(scope), headers, parts)
-                await _relay(answer, receive, response, upload, is_head=is_head)
+                await _relay(answer, response, upload, is_head=is_head)
         except (aiohttp.ClientError, StateUnavailable, TimeoutError) as error:
             if upload is not None and upload.error is not None:
                 raise upload.error from None
@@ -145,7 +152,9 @@ class HttpStateClient:
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=IDLE_S, socket_factory=_socket
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
                 skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
                 auto_decompress=False,
@@ -159,9 +168,19 @@ class _Upload:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self.is_complete = False
+        self._completed = asyncio.Event()
         self.error: BaseException | None = None
         """Why it broke off, where that was the client."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it has been read."""
+        return self._completed.is_set()
+
+    async def receive_rest(self) -> Message:
+        """What comes after the body: that the client has left."""
+        await self._completed.wait()
+        return await self._receive()
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
@@ -171,12 +190,11 @@ class _Upload:
         except Exception as error:
             self.error = error
             raise
-        self.is_complete = True
+        self._completed.set()
 
 
 async def _relay(
     answer: aiohttp.ClientResponse,
-    receive: Receive,
     response: ClientResponse,
     upload: _Upload | None,
     *,
@@ -192,10 +210,18 @@ async def _relay(
         await response.finish(await answer.read())
         answer.close()  # the rest of the body would be the beginning of the next request
         return
-    async with UntilDisconnect(receive, response):
-        async for part in answer.content.iter_any():
-            await response.send_part(part)
-        await response.finish()
+    async for part in answer.content.iter_any():
+        await response.send_part(part)
+    await response.finish()
+
+
+def _socket(address: AddrInfoType) -> socket.socket:
+    """A socket that notices the end of State's machine, which nobody else may tell it."""
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    enable_tcp_keepalive(sock)
+    set_tcp_option(sock, "TCP_USER_TIMEOUT", 1000 * UNREAD_S)
+    return sock
 
 
 def _headers_for_state(scope: Scope, response: ClientResponse) -> Headers:

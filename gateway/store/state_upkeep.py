@@ -17,6 +17,8 @@ EXPIRY_PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 6 * 3_600.0
 MOST = 500
 """Rows that one transaction changes: others wait meanwhile."""
+MOST_UPLOADS = 20
+"""The same of uploads, each of which may have thousands of parts."""
 PAUSE_S = 0.1
 TOMBSTONE_S = 30 * 86_400
 """How long rows of what was deleted stay, as places in lists."""
@@ -52,7 +54,11 @@ class StateUpkeep:
         now_s = state.now_s
         while gone := await state.write(lambda c: files.delete_expired_files(c, now_s, MOST)):
             await state.delete_bytes([row.key for row in gone])
-        while parts := await state.write(lambda c: uploads.expire_uploads(c, now_s, MOST)):
+        ended = MOST_UPLOADS
+        while ended == MOST_UPLOADS:
+            ended, parts = await state.write(
+                lambda c: uploads.expire_uploads(c, now_s, MOST_UPLOADS)
+            )
             await state.delete_bytes([part.key for part in parts])
         before_s = now_s - TOMBSTONE_S
         await self._repeat(lambda c: files.forget_deleted_files(c, before_s, MOST))

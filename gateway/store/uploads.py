@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors.request import InvalidRequest
-from gateway.errors.state import ObjectNotFound
+from gateway.errors.state import ObjectNotFound, StorageFull
 from gateway.store.changes import new_id
 from gateway.store.file_tables import upload_parts, uploads
 from gateway.store.files import FileRow, check_room, create_file, used_bytes
@@ -18,6 +18,8 @@ FOLDER = "uploads"
 LIFETIME_S = 3_600
 """How long an upload may take."""
 MAX_PARTS = 10_000
+MAX_PENDING = 1_000
+"""Most uploads of a project that have not ended."""
 
 UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
 
@@ -72,8 +74,18 @@ def create_upload(connection: sa.Connection, row: UploadRow, limit_bytes: int) -
     """Begin an upload; `limit_bytes`: of all files and parts of its project.
 
     Raises:
-        StorageFull: with a file of that size, the project would have more.
+        StorageFull: with a file of that size, the project would have more; or it has
+            `MAX_PENDING` uploads that have not ended.
     """
+    query = sa.select(sa.func.count()).where(
+        uploads.c.project_id == row.project_id,
+        uploads.c.expires_s > row.created_s,
+        uploads.c.status == "pending",
+    )
+    if (connection.scalar(query) or 0) >= MAX_PENDING:
+        raise StorageFull(
+            f"The project has {MAX_PENDING:,} uploads that have not ended, and cannot have more."
+        )
     check_room(used_bytes(connection, row.project_id), row.bytes, limit_bytes)
     connection.execute(uploads.insert().values(**msgspec.structs.asdict(row)))
 
@@ -172,13 +184,16 @@ def end_upload(
     return parts
 
 
-def expire_uploads(connection: sa.Connection, now_s: int, most: int) -> Sequence[PartRow]:
-    """End uploads that took too long, `most` at a time; returns their parts."""
+def expire_uploads(
+    connection: sa.Connection, now_s: int, most: int
+) -> tuple[int, Sequence[PartRow]]:
+    """End uploads that took too long, `most` of them; how many they were, and their parts."""
     query = sa.select(uploads.c.id).where(
         uploads.c.status == "pending", uploads.c.expires_s <= now_s
     )
     found = list(connection.scalars(query.limit(most)))
-    return [part for each in found for part in end_upload(connection, str(each), "expired")]
+    parts = [part for each in found for part in end_upload(connection, str(each), "expired")]
+    return len(found), parts
 
 
 def forget_uploads(connection: sa.Connection, before_s: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from gateway.config.loader import parse_gateway
 from gateway.config.state import StateConfig
 from gateway.http.state.app import StateApp
 from gateway.routing.fleet import Fleet
-from gateway.serving import body
+from gateway.serving import body, http_state_client
 from gateway.serving.http_state_client import HttpStateClient
 from gateway.serving.state_client import StateUnavailable
 from gateway.serving.state_location import StateLocation
@@ -350,6 +351,42 @@ async def test_a_stream_ends_with_its_client(gateway: Gateway) -> None:
         assert answer.status_code == 200
         await anext(answer.aiter_bytes())
     await asyncio.wait_for(has_left.wait(), PATIENCE_S)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_nobody_waits_for_an_answer_whose_client_has_left(
+    gateway: Gateway, method: str
+) -> None:
+    """Neither before its head, nor after a body."""
+    has_come, has_left = asyncio.Event(), asyncio.Event()
+
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await StateApp()(scope, receive, send)
+            return
+        while (await receive()).get("more_body"):
+            pass
+        has_come.set()
+        await receive()
+        has_left.set()
+
+    await gateway.stop_state()
+    await gateway.start_state(silent)
+    async with gateway.http() as client:
+        content = b"{}" if method == "POST" else None
+        asking = asyncio.create_task(client.request(method, "/v1/batches", content=content))
+        await asyncio.wait_for(has_come.wait(), PATIENCE_S)
+        asking.cancel()
+        await asyncio.wait_for(has_left.wait(), PATIENCE_S)
+
+
+def test_connections_to_state_notice_that_its_machine_has_died() -> None:
+    """Both what is silent and what is not taken; a request may wait for its answer for long."""
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    with http_state_client._socket(address) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
 
 
 async def test_state_says_that_it_has_not_opened_its_database(gateway: Gateway) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.store.database import DatabaseUnavailable
 from gateway.store.file_storage import StorageUnavailable
+from gateway.store.files import FileRow, create_file
 from gateway.store.state_upkeep import ORPHAN_S, TOMBSTONE_S, StateUpkeep
 from tests.unit.gateway.http.state.stored import NOW_S, StateApi, error_of
 
@@ -259,6 +260,41 @@ async def test_a_project_has_a_quota(each_api: StateApi) -> None:
     async with each_api.openai() as client:
         await client.files.delete(first)
     await make(each_api, bytes(MIB + 1))
+
+
+async def test_a_project_has_a_number_of_files(
+    each_api: StateApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were deleted do not count, nor do results of batches."""
+    monkeypatch.setattr("gateway.store.files.MAX_FILES", 2)
+    first, _ = await make(each_api), await make(each_api)
+    with pytest.raises(openai.BadRequestError, match="has 2 files") as raised:
+        await make(each_api)
+    assert raised.value.code == "storage_quota_exceeded"
+    await make(each_api, project="proj_b")
+    async with each_api.openai() as client:
+        await client.files.delete(first)
+    await each_api.state.write(lambda c: create_file(c, results(1)))
+    await make(each_api)
+
+
+async def test_results_of_batches_do_not_count(each_api: StateApi) -> None:
+    """They would otherwise keep a project from sending the next one."""
+    await each_api.state.write(lambda c: create_file(c, results(3 * MIB)))
+    await make(each_api, bytes(2 * MIB))
+
+
+def results(size: int) -> FileRow:
+    """A file as batches make it."""
+    return FileRow(
+        id="file-results",
+        project_id="proj_a",
+        purpose="batch_output",
+        filename="x",
+        bytes=size,
+        sha256="",
+        created_s=NOW_S,
+    )
 
 
 async def test_an_expired_file_is_gone(each_api: StateApi) -> None:

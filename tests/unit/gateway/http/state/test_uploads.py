@@ -234,3 +234,33 @@ async def test_an_upload_that_expires_while_it_is_completed_is_expired(api: Stat
         with pytest.raises(openai.BadRequestError, match="is expired"):
             await completing
     assert await api.stored_keys() == []
+
+
+async def test_all_uploads_expire(each_api: StateApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after many that have no parts."""
+    monkeypatch.setattr("gateway.store.state_upkeep.MOST_UPLOADS", 2)
+    async with each_api.openai() as client:
+        for _ in range(5):
+            await begin(client, 4)
+        upload = await begin(client, 4)
+        await client.uploads.parts.create(upload, data=b"abc")
+    each_api.clock.now_s += 3600
+    await StateUpkeep(each_api.state).expire()
+    assert await each_api.stored_keys() == []
+
+
+async def test_a_project_has_few_uploads_at_a_time(
+    each_api: StateApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has ended, or is another project's, does not count."""
+    monkeypatch.setattr("gateway.store.uploads.MAX_PENDING", 2)
+    async with each_api.openai() as client, each_api.openai("proj_b") as other:
+        first, _ = await begin(client, 4), await begin(client, 4)
+        with pytest.raises(openai.BadRequestError, match="2 uploads") as raised:
+            await begin(client, 4)
+        assert raised.value.code == "storage_quota_exceeded"
+        await begin(other, 4)
+        await client.uploads.cancel(first)
+        await begin(client, 4)
+        each_api.clock.now_s += 3600
+        await begin(client, 4)
