@@ -1,6 +1,7 @@
 """Client of State's HTTP server: passes requests of clients on, and asks for JSON."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,10 +11,11 @@ import aiohttp
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
-from gateway.asgi import Headers, Message, Receive, Scope, fields_of
+from gateway.asgi import Headers, Message, Receive, Scope, fields_of, has_body
 from gateway.errors.request import UnsupportedEncoding
 from gateway.errors.state import StateDown
 from gateway.header_names import AUTHORIZATION, CONTENT_ENCODING, PROJECT, REQUEST_ID
+from gateway.rare_warning import RareWarning
 from gateway.serving.body import body_parts
 from gateway.serving.client_identity import identity_in
 from gateway.serving.client_response import ClientResponse
@@ -37,6 +39,8 @@ FORWARDED_TO_STATE = FORWARDED_TO_ENGINE | {b"content-length"}
 DOWN = "The gateway's storage does not answer now. Try again."
 UNAUTHORIZED = 401
 
+logger = logging.getLogger(__name__)
+
 
 class HttpStateClient:
     """`StateClient` over HTTP; its owner must `close()` it."""
@@ -45,6 +49,7 @@ class HttpStateClient:
         self._locator = locator
         self._location: StateLocation | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._failures = RareWarning(logger)
 
     async def request(self, project: str, method: str, path: str, body: bytes = b"") -> StateAnswer:
         """Ask State for JSON, on behalf of a project.
@@ -60,8 +65,7 @@ class HttpStateClient:
                 answer = await self._ask(stack, method, path, headers, body or None)
                 return StateAnswer(answer.status, await answer.read())
         except (aiohttp.ClientError, TimeoutError) as error:
-            self._location = None
-            raise StateUnavailable(str(error) or type(error).__name__) from None
+            raise StateUnavailable(self._record_failure(error)) from None
 
     async def forward(self, scope: Scope, receive: Receive, response: ClientResponse) -> None:
         """Pass a client's whole request on, and the answer back, both as they come.
@@ -73,7 +77,7 @@ class HttpStateClient:
         """
         if fields_of(scope).get(CONTENT_ENCODING, b"identity") != b"identity":
             raise UnsupportedEncoding("Bodies of this route cannot be compressed.", "identity")
-        upload = _Upload(receive) if _has_body(scope) else None
+        upload = _Upload(receive) if has_body(scope) else None
         if upload is None:
             await receive()  # the end of no body: what comes next is that the client has left
         rest = receive if upload is None else upload.receive_rest
@@ -88,8 +92,15 @@ class HttpStateClient:
         except (aiohttp.ClientError, StateUnavailable, TimeoutError) as error:
             if upload is not None and upload.error is not None:
                 raise upload.error from None
-            self._location = None
+            self._record_failure(error)
             raise StateDown(DOWN) from error
+
+    def _record_failure(self, error: Exception) -> str:
+        """Look for State anew next time, and log why; returns that."""
+        self._location = None
+        reason = str(error) or type(error).__name__
+        self._failures.log("State cannot be reached: %s", reason)
+        return reason
 
     async def close(self) -> None:
         """Close all connections."""
@@ -225,7 +236,11 @@ def _socket(address: AddrInfoType) -> socket.socket:
 
 
 def _headers_for_state(scope: Scope, response: ClientResponse) -> Headers:
-    kept = [each for each in scope["headers"] if each[0] in FORWARDED_TO_STATE]
+    kept = [
+        each
+        for each in scope["headers"]
+        if each[0] in FORWARDED_TO_STATE and b"\n" not in each[1] and b"\r" not in each[1]
+    ]
     project = _project_value(identity_in(scope).project.id)
     return [*kept, (PROJECT, project), (REQUEST_ID, response.request_id)]
 
@@ -239,8 +254,3 @@ def _target(scope: Scope) -> str:
     query = scope["query_string"]
     target = path.partition(b"?")[0] + (b"?" + query if query else b"")
     return target.decode("latin-1")
-
-
-def _has_body(scope: Scope) -> bool:
-    fields = fields_of(scope)
-    return fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields

@@ -77,6 +77,8 @@ class StateApp:
             raise StateDown("The gateway's storage has not been opened yet. Try again.")
         if not scope["path"].isprintable():  # no such thing can be in the database
             raise InvalidRequest("The path has control characters.")
+        if b"%00" in scope["query_string"]:
+            raise InvalidRequest("The query has a NUL character.")
         if FILE_PATHS.fullmatch(scope["path"]) is not None or scope["method"] == "GET":
             await self._app(scope, receive, send)
             return

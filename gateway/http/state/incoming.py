@@ -8,15 +8,12 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 
 from gateway.errors.gateway_error import GatewayError
-from gateway.errors.request import BodyTooLarge
+from gateway.errors.request import BodyTooLarge, InvalidRequest
 from gateway.errors.state import StorageFull
-from gateway.http.state.form import FormReader
+from gateway.http.state.form import FORM_BYTES, FormReader
 from gateway.serving.body import body_parts
 from gateway.store.file_storage import FileTooLarge, StoredFile
 from gateway.store.project_state import ProjectState
-
-FORM_BYTES = 1 << 20
-"""Bytes that a form may have beside its file; so many count for nothing in a project's room."""
 
 
 class IncomingFiles:
@@ -58,6 +55,8 @@ class IncomingFiles:
             StorageUnavailable: it could not be written.
         """
         found = await form.file()
+        if "\0" in found.filename:  # no such thing can be in the database
+            raise InvalidRequest("The name of the file has a NUL character.", form.file_field)
         try:
             stored = await self._state.files.write(key, found.content, max_bytes)
         except FileTooLarge:

@@ -31,8 +31,10 @@ from gateway.store.uploads import MAX_PARTS, PartRow, UploadRow
 UPLOADS = "/v1/uploads"
 UPLOAD = f"{UPLOADS}/{{upload_id}}"
 MAX_PART_BYTES = 64 << 20
+NO_NUL = r"^[^\x00]*$"
+"""Pattern of texts that any database can have."""
 
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NO_NUL)]
 
 
 class UploadCreation(BaseModel):

@@ -240,6 +240,59 @@ async def test_while_state_is_away_its_routes_alone_fail(gateway: Gateway) -> No
         assert (await store(client)).status_code == 200
 
 
+async def test_that_state_is_away_is_logged(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, however many ask."""
+    await gateway.stop_state()
+    async with gateway.http() as client:
+        for _ in range(3):
+            assert (await client.get("/v1/files")).status_code == 503
+    lines = [line for line in caplog.messages if line.startswith("State cannot be reached: ")]
+    assert len(lines) == 1
+
+
+async def begin_upload(gateway: Gateway, *headers: str) -> bytes:
+    """Send the beginning of a body; returns the whole answer, after which the connection ends."""
+    reader, writer = await asyncio.open_connection(*gateway.address)
+    lines = [
+        "POST /v1/files HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {KEY}",
+        "content-type: multipart/form-data; boundary=b",
+        "content-length: 1000000",
+        *headers,
+    ]
+    writer.write("\r\n".join([*lines, "", "--b"]).encode())
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    writer.close()
+    return answer
+
+
+async def test_a_connection_whose_body_nobody_reads_is_closed(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the body would hold it for as long as its sender likes."""
+    monkeypatch.setattr("gateway.serving.state_forwarder.REST_S", 0.1)
+    answers = [await begin_upload(gateway, "content-encoding: gzip")]
+    await gateway.stop_state()
+    answers.append(await begin_upload(gateway))
+    await gateway.router.drain(0)
+    answers.append(await begin_upload(gateway))
+    assert [answer.split()[1] for answer in answers] == [b"415", b"503", b"503"]
+    assert all(b"connection: close\r\n" in answer for answer in answers)
+
+
+async def test_a_small_body_is_read_before_an_error(gateway: Gateway) -> None:
+    """Its connection can be used again, and no answer is lost."""
+    await gateway.stop_state()
+    async with gateway.http() as client:
+        for _ in range(5):
+            answer = await store(client)
+            assert answer.status_code == 503
+            assert "connection" not in answer.headers
+
+
 async def test_state_that_has_moved_is_found_at_once(gateway: Gateway) -> None:
     """No request fails: what has not reached it is sent to where it is now."""
     async with gateway.http() as client:

@@ -345,6 +345,21 @@ async def test_a_lost_content_is_an_error_of_the_gateway(api: StateApi) -> None:
     assert error_of(answer) == (500, "internal_error", None)
 
 
+async def test_a_nul_is_refused(each_api: StateApi) -> None:
+    """Not every database can have it, in names or ids."""
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b\r\n'
+        b'content-disposition: form-data; name="file"; filename="a\0"\r\n\r\nabc\r\n--b--\r\n'
+    )
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    upload = {"bytes": 1, "filename": "a\0", "mime_type": "text/plain", "purpose": "batch"}
+    async with each_api.http() as http:
+        assert (await http.post("/v1/files", content=form, headers=headers)).status_code == 400
+        assert (await http.get("/v1/files?after=%00")).status_code == 400
+        assert error_of(await http.post("/v1/uploads", json=upload))[0] == 400
+    assert await each_api.stored_keys() == []
+
+
 async def test_hostile_paths_find_nothing(api: StateApi) -> None:
     """Neither outside of the storage nor in the database."""
     async with api.http() as http:
