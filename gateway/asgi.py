@@ -39,3 +39,11 @@ def fields_of(scope: Scope) -> Mapping[bytes, bytes]:
     if fields is None:
         fields = scope[FIELDS] = dict(scope["headers"])
     return fields
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a request has a body."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of
+from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of, has_body
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
 from gateway.header_names import ANTHROPIC_REQUEST_ID, OPENAI_VERSION, PROXY_PROOF, REQUEST_ID
@@ -28,8 +28,6 @@ from gateway.serving.direct_routes import DirectRoutes
 from gateway.serving.trusted_requests import TrustedRequests
 from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
-BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
-"""Headers that announce a body: every request with a body has one of them."""
 API_VERSION = (OPENAI_VERSION, b"2020-10-01")
 """Response header that names the only version of OpenAI's API that there is."""
 
@@ -129,7 +127,7 @@ class GatewayApp:
                 await self._access.admit(scope)
         except GatewayError as error:
             self._direct.record_refusal(scope, response, error)
-            if _has_body(scope):  # nobody reads it: strangers would keep connections as they like
+            if has_body(scope):  # nobody reads it: strangers would keep connections as they like
                 response.annotate([CONNECTION_CLOSE])
             raise
 
@@ -202,7 +200,7 @@ def _for_fastapi(
     A connection on which a body has not been read to its end cannot be reused.
     """
     is_head = scope["method"] == "HEAD"
-    is_read = not _has_body(scope)
+    is_read = not has_body(scope)
 
     async def receive_noting() -> Message:
         nonlocal is_read
@@ -221,7 +219,3 @@ def _for_fastapi(
     noted = dict(scope, method="GET" if is_head else scope["method"])
     noted[SCOPE_REQUEST_ID] = response.request_id
     return noted, receive_noting, send
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(name in BODY_HEADERS for name, _ in scope["headers"])

@@ -87,7 +87,11 @@ def invalid_field(error: RequestValidationError) -> InvalidRequest:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    known = _translate(request, error)
+    return error_response(request, _translate(request, error))
+
+
+def error_response(request: Request, known: GatewayError) -> Response:
+    """The response to a request, in the shape of the API that it speaks."""
     response = Response(
         error_body(known, _path_of_api(request.scope), request.scope.get(SCOPE_REQUEST_ID, b"")),
         status_code=known.status,

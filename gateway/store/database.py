@@ -27,6 +27,9 @@ from gateway.errors.startup import ConfigError
 from gateway.store.migration import migrate
 
 LOCK_TIMEOUT_S = 30
+STATEMENT_TIMEOUT_S = 300
+"""The longest time of a statement of PostgreSQL's: migrations may take long, but one that never
+ends would hold all others up."""
 CONNECT_TIMEOUT_S = 5
 OWNER_ONLY = 0o600
 """Mode of a new file: others on the machine need not read who has used what. SQLite gives the files
@@ -140,8 +143,12 @@ def _engine(url: str) -> Engine:
         options = {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "ray-llm-gateway",
-            "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
+            "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s"
+            f" -c statement_timeout={STATEMENT_TIMEOUT_S}s -c timezone=UTC",
             "tcp_user_timeout": 1000 * LOCK_TIMEOUT_S,
+            "keepalives_idle": LOCK_TIMEOUT_S,  # a machine that is gone sends no answer
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
         }
         engine = create_engine(
             parsed, connect_args=options, pool_pre_ping=True, hide_parameters=True

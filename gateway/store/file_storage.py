@@ -30,6 +30,9 @@ THREADS = 8
 """Files that are read or written at the same moment; others wait for a block's time."""
 DRAFT = ".draft-"
 """Part of the names of files in a folder that have not been written whole."""
+OBJECT_BLOCK = 8 << 20
+"""Bytes of a part of an object that is being written: 10,000 of them, as S3 allows, are 80 GB."""
+GONE = "the place of its files is gone"
 OWNER_ONLY = 0o600
 OWNER_ONLY_FOLDER = 0o700
 
@@ -82,7 +85,8 @@ class FileStorage:
 
     def __init__(self, place: str) -> None:
         try:
-            self._fs, root = url_to_fs(place)
+            # Another process may write there, so no list is kept.
+            self._fs, root = url_to_fs(place, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"state.files: {error}") from None
         self._root = root.rstrip("/")
@@ -97,15 +101,15 @@ class FileStorage:
             StorageUnavailable: it could not be written.
             Exception: whatever `parts` raises.
         """
-        writer = await self._opened(partial(_Writer, self, key), _Writer.discard)
+        writer = await self._open_writer(self.path(key))
         try:
             async for block in _blocks(parts):
                 if writer.bytes + len(block) > max_bytes:
                     raise FileTooLarge  # noqa: TRY301 - it ends the writer, too
-                await self._run(writer.write, block)
-            return await self._run(writer.commit)
+                await self._run_writer(writer.write, block)
+            return await self._run_writer(writer.commit)
         except BaseException:
-            await asyncio.shield(self._run(writer.discard))
+            await self._end(writer.discard)
             raise
 
     async def concatenate(
@@ -139,14 +143,15 @@ class FileStorage:
             FileMissing: it does not exist.
             StorageUnavailable: it cannot be read.
         """
-        file = await self._opened(partial(self.open, key), lambda opened: opened.close())
+        path = self.path(key)
+        file = await self._opened(partial(self._open, path), lambda opened: opened.close())
         try:
             if start:
                 await self._run(file.seek, start)
             while block := await self._run(file.read, BLOCK):
                 yield block
         finally:
-            await asyncio.shield(self._run(file.close))
+            await self._end(file.close)
 
     async def delete(self, key: str) -> None:
         """Delete a file, if it exists.
@@ -169,10 +174,6 @@ class FileStorage:
         """Wait for what runs."""
         await asyncio.to_thread(self._threads.shutdown)
 
-    def open(self, key: str, mode: str = "rb", **options: object) -> Any:  # noqa: ANN401 - fsspec's
-        """Open a file, in a thread."""
-        return self._fs.open(self.path(key), mode, **options)
-
     def path(self, key: str) -> str:
         """The path of a key in the file system.
 
@@ -184,9 +185,13 @@ class FileStorage:
             raise ValueError(f"{key!r} is no key")
         return f"{self._root}/{path}"
 
-    def draft(self, key: str) -> "_Draft":
-        """A new file under another name, which becomes that of `key` once it is whole."""
-        return (_FolderDraft if self._is_folder else _ObjectDraft)(self._fs, self.path(key))
+    def _draft(self, path: str) -> "_Draft":
+        """A new file, which exists at `path` once it is whole."""
+        return _FolderDraft(path) if self._is_folder else _ObjectDraft(self._fs, path)
+
+    def _open(self, path: str) -> Any:  # noqa: ANN401 - fsspec has no types
+        # Files are read from their beginning to their end, a block at a time.
+        return self._fs.open(path, "rb", cache_type="none")
 
     def _list(self, folder: str) -> list[StoredKey]:
         try:
@@ -211,6 +216,24 @@ class FileStorage:
                 await self._run(undo, await opening)
             raise
 
+    async def _open_writer(self, path: str) -> "_Writer":
+        try:
+            return await self._opened(lambda: _Writer(self._draft(path)), _Writer.discard)
+        except FileMissing:
+            raise StorageUnavailable(GONE) from None
+
+    async def _run_writer(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step of writing: if something is not found, that is not the file."""
+        try:
+            return await self._run(call, *args, **kwargs)
+        except FileMissing:
+            raise StorageUnavailable(GONE) from None
+
+    async def _end(self, call: Callable[[], object]) -> None:
+        """Let go of something, even if this is cancelled; an error matters to nobody any more."""
+        with contextlib.suppress(FileMissing, StorageUnavailable):
+            await asyncio.shield(self._run(call))
+
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         def run() -> T:
             try:
@@ -219,6 +242,11 @@ class FileStorage:
                 raise FileMissing from None
             except OSError as error:
                 raise StorageUnavailable(error.strerror or str(error)) from None
+            except Exception as error:
+                if self._is_folder:
+                    raise
+                # Packages of object stores have errors of their own.
+                raise StorageUnavailable(f"{type(error).__name__}: {error}") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
@@ -226,8 +254,8 @@ class FileStorage:
 class _Writer:
     """A file that is being written; for threads, one call after the other."""
 
-    def __init__(self, storage: FileStorage, key: str) -> None:
-        self._draft = storage.draft(key)
+    def __init__(self, draft: "_Draft") -> None:
+        self._draft = draft
         self._sha256 = hashlib.sha256()
         self.bytes = 0
 
@@ -250,18 +278,19 @@ class _Writer:
 class _FolderDraft:
     """A new file in a folder."""
 
-    def __init__(self, fs: Any, path: str) -> None:  # noqa: ANN401 - fsspec has no types
+    def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._draft = self._path.with_name(f"{DRAFT}{secrets.token_hex(4)}-{self._path.name}")
-        self._draft.parent.mkdir(OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        _make_folder(self._draft.parent)
         self.file = open(self._draft, "xb", opener=_owner_only)  # noqa: SIM115 - an opener
 
     def commit(self) -> None:
-        """Give the file its name, once its content is on the disk."""
+        """Give the file its name, once its content is on the disk; the name is there, too, then."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
         self._draft.replace(self._path)
+        _sync_folder(self._path.parent)
 
     def discard(self) -> None:
         """Delete what has been written."""
@@ -274,7 +303,8 @@ class _ObjectDraft:
     """A new object of an object store."""
 
     def __init__(self, fs: Any, path: str) -> None:  # noqa: ANN401 - fsspec has no types
-        self.file = fs.open(path, "wb", autocommit=False)
+        self.file = fs.open(path, "wb", block_size=OBJECT_BLOCK, autocommit=False)
+        fs.transaction.files.clear()  # fsspec would keep it for a transaction, and there is none
         self._is_done = False
 
     def commit(self) -> None:
@@ -291,6 +321,22 @@ class _ObjectDraft:
 
 
 _Draft = _FolderDraft | _ObjectDraft
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those that it is in; the disk knows of them then."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(OWNER_ONLY_FOLDER, exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _owner_only(path: str, flags: int) -> int:

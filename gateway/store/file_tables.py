@@ -35,6 +35,7 @@ files = Table(
     _whole("expires_s", nullable=True),
     _whole("deleted_s", nullable=True),
     Index(None, "project_id", "seq"),
+    Index(None, "project_id", "deleted_s", "purpose", "bytes"),
     Index(None, "expires_s"),
     Index(None, "deleted_s"),
 )
@@ -54,6 +55,7 @@ uploads = Table(
     _whole("expires_s"),
     _whole("file_expires_after_s", nullable=True),
     Column("file_id", String, nullable=True),
+    Index(None, "project_id", "expires_s"),
     Index(None, "expires_s"),
 )
 """Uploads of one file in parts; `bytes`: as announced."""
@@ -67,5 +69,5 @@ upload_parts = Table(
     _whole("bytes"),
     _whole("created_s"),
     Index(None, "upload_id"),
-    Index(None, "project_id"),
+    Index(None, "project_id", "bytes"),
 )

@@ -17,6 +17,11 @@ FOLDER = "files"
 BATCH_FILE_S = 30 * 86_400
 """How long files of batches are kept, unless their `expires_after` says otherwise."""
 
+BATCH_OUTPUT = "batch_output"
+"""Purpose of the results of batches, which the gateway makes and no limit counts."""
+MAX_FILES = 100_000
+"""Most files of a project."""
+
 
 class FileRow(msgspec.Struct, frozen=True, kw_only=True):
     """A file."""
@@ -49,12 +54,14 @@ def file_key(file_id: str) -> str:
 def create_file(connection: sa.Connection, row: FileRow, limit_bytes: int | None = None) -> None:
     """Have a file exist whose bytes are in the storage.
 
-    `limit_bytes`: of all files and parts of its project; None: unlimited.
+    `limit_bytes`: of all files and parts of its project; None: unlimited, as for what the gateway
+    makes itself.
 
     Raises:
-        StorageFull: with it, the project would have more.
+        StorageFull: with it, the project would have more, or more than `MAX_FILES` files.
     """
     if limit_bytes is not None:
+        check_count(connection, row.project_id)
         check_room(used_bytes(connection, row.project_id), row.bytes, limit_bytes)
     connection.execute(files.insert().values(**msgspec.structs.asdict(row)))
 
@@ -73,14 +80,28 @@ def check_room(used: int, more: int, limit_bytes: int) -> None:
 
 
 def used_bytes(connection: sa.Connection, project_id: str) -> int:
-    """Bytes of all files and parts of uploads of a project."""
+    """Bytes of all files and parts of uploads of a project, but for results of batches."""
     of_files = sa.select(sa.func.coalesce(sa.func.sum(files.c.bytes), 0)).where(
-        files.c.project_id == project_id, files.c.deleted_s.is_(None)
+        *_counts(project_id)
     )
     of_parts = sa.select(sa.func.coalesce(sa.func.sum(upload_parts.c.bytes), 0)).where(
         upload_parts.c.project_id == project_id
     )
     return int(connection.scalar(of_files) or 0) + int(connection.scalar(of_parts) or 0)
+
+
+def check_count(connection: sa.Connection, project_id: str) -> None:
+    """Check that a project may have one file more.
+
+    Raises:
+        StorageFull: it may not.
+    """
+    query = sa.select(sa.func.count()).select_from(files).where(*_counts(project_id))
+    if (connection.scalar(query) or 0) >= MAX_FILES:
+        raise StorageFull(
+            f"The project has {MAX_FILES:,} files, and cannot have more. Delete files that are not"
+            " needed any more."
+        )
 
 
 def file(connection: sa.Connection, project_id: str, file_id: str, now_s: int) -> FileRow:
@@ -139,6 +160,15 @@ def existing_files(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
     """Those of the ids whose files exist."""
     query = sa.select(files.c.id).where(files.c.id.in_(list(ids)), files.c.deleted_s.is_(None))
     return {str(found) for found in connection.scalars(query)}
+
+
+def _counts(project_id: str) -> list[sa.ColumnElement[bool]]:
+    """Conditions of the files that limits count; an index has all that is in them."""
+    return [
+        files.c.project_id == project_id,
+        files.c.deleted_s.is_(None),
+        files.c.purpose != BATCH_OUTPUT,
+    ]
 
 
 def _is_there(now_s: int) -> list[sa.ColumnElement[bool]]:

@@ -1,14 +1,18 @@
 """What belongs to projects: rows in the database, and the bytes of files."""
 
+import asyncio
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from gateway.config.state import StateConfig
 from gateway.store.database import Database, DatabaseUnavailable, Transaction
-from gateway.store.file_storage import FileStorage
+from gateway.store.file_storage import FileStorage, StorageUnavailable
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class ProjectState:
@@ -63,6 +67,23 @@ class ProjectState:
         if self._taken_since_s is None:
             self._taken_since_s = self.now_s
         return result
+
+    async def delete_bytes(self, keys: Iterable[str]) -> int:
+        """Delete bytes that no row names, even if this is cancelled; how many files they were.
+
+        If the storage does not do it now, upkeep will (`StateUpkeep.delete_orphans`).
+        """
+        return await asyncio.shield(self._delete_bytes(keys))
+
+    async def _delete_bytes(self, keys: Iterable[str]) -> int:
+        count = 0
+        try:
+            for key in keys:
+                await self.files.delete(key)
+                count += 1
+        except StorageUnavailable as error:
+            logger.warning("bytes that no row names cannot be deleted yet: %s", error)
+        return count
 
     async def close(self) -> None:
         """Wait for what runs, and close database and storage."""

@@ -18,6 +18,8 @@ EXPIRY_PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 6 * 3_600.0
 MOST = 500
 """Rows that one transaction changes: others wait meanwhile."""
+MOST_UPLOADS = 20
+"""The same of uploads, each of which may have thousands of parts."""
 PAUSE_S = 0.1
 TOMBSTONE_S = 30 * 86_400
 """How long rows of what was deleted stay, as places in lists."""
@@ -52,9 +54,13 @@ class StateUpkeep:
         state = self._state
         now_s = state.now_s
         while gone := await state.write(lambda c: files.delete_expired_files(c, now_s, MOST)):
-            await self._delete([row.key for row in gone])
-        while parts := await state.write(lambda c: uploads.expire_uploads(c, now_s, MOST)):
-            await self._delete([part.key for part in parts])
+            await state.delete_bytes([row.key for row in gone])
+        ended = MOST_UPLOADS
+        while ended == MOST_UPLOADS:
+            ended, parts = await state.write(
+                lambda c: uploads.expire_uploads(c, now_s, MOST_UPLOADS)
+            )
+            await state.delete_bytes([part.key for part in parts])
         before_s = now_s - TOMBSTONE_S
         await self._repeat(lambda c: files.forget_deleted_files(c, before_s, MOST))
         await self._repeat(lambda c: uploads.forget_uploads(c, before_s, MOST))
@@ -92,12 +98,7 @@ class StateUpkeep:
         ids = {each.key.rpartition("/")[2]: each.key for each in keys}
         known = await self._state.read(lambda c: existing(c, list(ids)))
         orphans = [key for object_id, key in ids.items() if object_id not in known]
-        await self._delete(orphans)
-        return len(orphans)
-
-    async def _delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            await self._state.files.delete(key)
+        return await self._state.delete_bytes(orphans)
 
     async def _repeat(self, work: Callable[[Transaction], int]) -> None:
         while await self._state.write(work):  # noqa: ASYNC110 - a pause for others

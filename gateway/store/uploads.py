@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors.request import InvalidRequest
-from gateway.errors.state import ObjectNotFound
+from gateway.errors.state import ObjectNotFound, StorageFull
 from gateway.store.changes import new_id
 from gateway.store.file_tables import upload_parts, uploads
 from gateway.store.files import FileRow, check_room, create_file, used_bytes
@@ -18,6 +18,8 @@ FOLDER = "uploads"
 LIFETIME_S = 3_600
 """How long an upload may take."""
 MAX_PARTS = 10_000
+MAX_PENDING = 1_000
+"""Most uploads of a project that have not ended."""
 
 UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
 
@@ -72,8 +74,18 @@ def create_upload(connection: sa.Connection, row: UploadRow, limit_bytes: int) -
     """Begin an upload; `limit_bytes`: of all files and parts of its project.
 
     Raises:
-        StorageFull: with a file of that size, the project would have more.
+        StorageFull: with a file of that size, the project would have more; or it has
+            `MAX_PENDING` uploads that have not ended.
     """
+    query = sa.select(sa.func.count()).where(
+        uploads.c.project_id == row.project_id,
+        uploads.c.expires_s > row.created_s,
+        uploads.c.status == "pending",
+    )
+    if (connection.scalar(query) or 0) >= MAX_PENDING:
+        raise StorageFull(
+            f"The project has {MAX_PENDING:,} uploads that have not ended, and cannot have more."
+        )
     check_room(used_bytes(connection, row.project_id), row.bytes, limit_bytes)
     connection.execute(uploads.insert().values(**msgspec.structs.asdict(row)))
 
@@ -109,10 +121,8 @@ def pending_upload(
     return found
 
 
-def room_of_upload(
-    connection: sa.Connection, project_id: str, upload_id: str, now_s: int, limit_bytes: int
-) -> int:
-    """Bytes that an upload may still get.
+def room_of_upload(connection: sa.Connection, project_id: str, upload_id: str, now_s: int) -> int:
+    """Bytes of an upload that have not come yet.
 
     Raises:
         ObjectNotFound: the project has none with this id.
@@ -123,21 +133,21 @@ def room_of_upload(
     count, came = connection.execute(query.where(upload_parts.c.upload_id == upload_id)).one()
     if count >= MAX_PARTS:
         raise InvalidRequest(f"The upload has {MAX_PARTS:,} parts, and cannot get more.")
-    left = limit_bytes - used_bytes(connection, project_id)
-    return max(0, min(row.bytes - int(came), left))
+    return row.bytes - int(came)
 
 
 def add_part(connection: sa.Connection, row: PartRow, now_s: int, limit_bytes: int) -> None:
-    """Add a part whose bytes are in the storage.
+    """Add a part whose bytes are in the storage; `limit_bytes`: of all that its project has.
 
     Raises:
         InvalidRequest: the upload has ended meanwhile, or the part is more than it may get.
+        StorageFull: with the part, its project would have more than `limit_bytes`.
     """
-    room = room_of_upload(connection, row.project_id, row.upload_id, now_s, limit_bytes)
-    if row.bytes > room:
+    if row.bytes > room_of_upload(connection, row.project_id, row.upload_id, now_s):
         raise InvalidRequest(
             "The parts have more bytes than the upload was announced to have.", "data"
         )
+    check_room(used_bytes(connection, row.project_id), row.bytes, limit_bytes)
     connection.execute(upload_parts.insert().values(**msgspec.structs.asdict(row)))
 
 
@@ -174,13 +184,16 @@ def end_upload(
     return parts
 
 
-def expire_uploads(connection: sa.Connection, now_s: int, most: int) -> Sequence[PartRow]:
-    """End uploads that took too long, `most` at a time; returns their parts."""
+def expire_uploads(
+    connection: sa.Connection, now_s: int, most: int
+) -> tuple[int, Sequence[PartRow]]:
+    """End uploads that took too long, `most` of them; how many they were, and their parts."""
     query = sa.select(uploads.c.id).where(
         uploads.c.status == "pending", uploads.c.expires_s <= now_s
     )
     found = list(connection.scalars(query.limit(most)))
-    return [part for each in found for part in end_upload(connection, str(each), "expired")]
+    parts = [part for each in found for part in end_upload(connection, str(each), "expired")]
+    return len(found), parts
 
 
 def forget_uploads(connection: sa.Connection, before_s: int, most: int) -> int:

@@ -2,21 +2,19 @@
 
 import asyncio
 import errno
-import socket
 import time
 from collections.abc import Iterable
 
 from gateway.errors.upstream import Reason, UpstreamFailed
 from gateway.upstream.connection import Address, StaleConnection, UpstreamConnection
 from gateway.upstream.response import EngineResponse
+from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 OWN_SHORTAGE = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 )
 """Errors of a connection that say nothing of the engine: files, ports or memory are used up here,
 which clients with many requests can bring about."""
-TCP_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""Probes that detect a dead node during a response that is silent for minutes."""
 
 
 class UpstreamClient:
@@ -100,7 +98,7 @@ class UpstreamClient:
                 transport, connection = await loop.create_connection(
                     lambda: UpstreamConnection(address, self._release, self._remove), *address
                 )
-            _enable_tcp_keepalive(transport.get_extra_info("socket"))
+            enable_tcp_keepalive(transport.get_extra_info("socket"))
         except (OSError, UnicodeError) as error:  # `TimeoutError` is an OSError
             message = "The engine could not be reached."
             raise UpstreamFailed(message, connect_reason(error)) from None
@@ -177,10 +175,3 @@ def _request_head(
         parts += (key, b": ", value, b"\r\n")
     parts.append(b"content-length: %d\r\n\r\n" % length)
     return b"".join(parts)
-
-
-def _enable_tcp_keepalive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in TCP_KEEPALIVE:
-        if option := getattr(socket, name, None):  # some systems lack some of them
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -6,10 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.store.files import BATCH_FILE_S, FileRow
 
-PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
-"""Purposes of the files that clients may make; others are the gateway's own output."""
 MAX_NAME = 512
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+"""Purpose of a file that a client may make; others are the gateway's own output."""
 
 
 class ExpiresAfter(BaseModel):

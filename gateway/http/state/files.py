@@ -97,7 +97,7 @@ class StoredFiles:
         """Delete a file and its bytes."""
         now_s = self._state.now_s
         row = await self._state.write(lambda c: store.delete_file(c, project, file_id, now_s))
-        await self._state.files.delete(row.key)
+        await self._state.delete_bytes([row.key])
         return row
 
     async def content(self, row: FileRow) -> AsyncIterator[bytes]:
@@ -110,12 +110,9 @@ class StoredFiles:
         form, file_id = form_of(request, "file"), store.new_file_id()
         key, config = store.file_key(file_id), self._state.config
         filename, stored = await self._incoming.store(form, key, config.max_file_bytes)
-        try:
+        async with self._incoming.deleted_if_refused(key):
             row = self._new_row(file_id, project, filename, stored, _creation(form.fields))
             await self._state.write(lambda c: store.create_file(c, row, config.project_bytes))
-        except BaseException:
-            await self._incoming.forget(key)
-            raise
         return row
 
     def _new_row(

@@ -15,6 +15,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors.request import InvalidRequest, MissingParameter
 
+FORM_BYTES = 1 << 20
+"""Bytes that a form may have beside its file."""
 MAX_FIELDS = 32
 MAX_FIELD_BYTES = 16 * 1024
 NOT_A_FORM = "The request body must be multipart/form-data with a boundary."
@@ -55,6 +57,9 @@ class FormReader:
         """Name of the field with the file."""
         self._events: deque[_FormEvent] = deque()
         self._is_whole = False
+        self._count = 0
+        self._other_bytes = 0
+        """Bytes that have come and are content of no part: boundaries, headers, what is around."""
         self._parser = _parser(boundary, self._events, self._end)
         self.fields: dict[str, str] = {}
         """Fields that have been read, without the file."""
@@ -89,7 +94,8 @@ class FormReader:
             name = options.get(b"name", b"").decode(errors="replace")
             if name == self.file_field:
                 return options.get(b"filename", b"").decode(errors="replace")
-            if len(self.fields) >= MAX_FIELDS:
+            self._count += 1  # a name may come again
+            if self._count > MAX_FIELDS:
                 raise InvalidRequest("The form has too many fields.")
             self.fields[name] = await self._value(name)
         return None
@@ -119,6 +125,9 @@ class FormReader:
                 self._parser.write(part)
             except FormParserError:
                 raise InvalidRequest("The request body is not valid multipart/form-data.") from None
+            self._other_bytes += len(part) - sum(len(event.data) for event in self._events)
+            if self._other_bytes > FORM_BYTES:
+                raise InvalidRequest("The form has too much beside its file.")
         return self._events.popleft()
 
     def _end(self) -> None:

@@ -1,21 +1,19 @@
 """Files of forms on their way to the storage, within the limits of their project."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 
-from gateway.errors.request import BodyTooLarge
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import BodyTooLarge, InvalidRequest
 from gateway.errors.state import StorageFull
-from gateway.http.state.form import FormReader
+from gateway.http.state.form import FORM_BYTES, FormReader
 from gateway.serving.body import body_parts
 from gateway.store.file_storage import FileTooLarge, StoredFile
 from gateway.store.project_state import ProjectState
-
-FORM_BYTES = 1 << 20
-"""Bytes that a form may have beside its file."""
 
 
 class IncomingFiles:
@@ -29,10 +27,13 @@ class IncomingFiles:
     def expect(self, project: str, size: int, room: int) -> Iterator[None]:
         """Count bytes that come now; `room`: bytes that the project may still have.
 
+        Announced sizes are those of whole forms, so this is for what comes at the same time:
+        whoever adds a row checks the room exactly.
+
         Raises:
             StorageFull: together with others that come now, they are more.
         """
-        if self._expected[project] + size > room:
+        if self._expected[project] + size > room + FORM_BYTES:
             raise StorageFull(
                 f"The project's files may take {room:,} bytes more, and files of"
                 f" {self._expected[project] + size:,} bytes are on their way."
@@ -54,6 +55,8 @@ class IncomingFiles:
             StorageUnavailable: it could not be written.
         """
         found = await form.file()
+        if "\0" in found.filename:  # no such thing can be in the database
+            raise InvalidRequest("The name of the file has a NUL character.", form.file_field)
         try:
             stored = await self._state.files.write(key, found.content, max_bytes)
         except FileTooLarge:
@@ -61,13 +64,22 @@ class IncomingFiles:
         try:
             await form.finish()
         except BaseException:
-            await self.forget(key)
+            await self._state.delete_bytes([key])
             raise
         return found.filename, stored
 
-    async def forget(self, key: str) -> None:
-        """Delete what was written and has no row, even if this is cancelled."""
-        await asyncio.shield(self._state.files.delete(key))
+    @asynccontextmanager
+    async def deleted_if_refused(self, key: str) -> AsyncIterator[None]:
+        """Context that gives bytes their row; if that is refused, they are deleted.
+
+        Anything else that ends it may come after the commit, whose answer was lost or has no
+        reader any more: then the bytes stay, and upkeep deletes them if they have no row.
+        """
+        try:
+            yield
+        except (GatewayError, RequestValidationError):
+            await self._state.delete_bytes([key])
+            raise
 
 
 def form_of(request: Request, file_field: str) -> FormReader:

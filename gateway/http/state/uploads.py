@@ -1,7 +1,9 @@
 """Uploads of files in parts: `/v1/uploads`."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
+from weakref import WeakValueDictionary
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -21,7 +23,7 @@ from gateway.http.state.parts import CurrentProject
 from gateway.store import files
 from gateway.store import uploads as store
 from gateway.store.database import Transaction
-from gateway.store.file_storage import ChecksumMismatch
+from gateway.store.file_storage import ChecksumMismatch, FileMissing
 from gateway.store.files import FileRow
 from gateway.store.project_state import ProjectState
 from gateway.store.uploads import MAX_PARTS, PartRow, UploadRow
@@ -29,8 +31,10 @@ from gateway.store.uploads import MAX_PARTS, PartRow, UploadRow
 UPLOADS = "/v1/uploads"
 UPLOAD = f"{UPLOADS}/{{upload_id}}"
 MAX_PART_BYTES = 64 << 20
+NO_NUL = r"^[^\x00]*$"
+"""Pattern of texts that any database can have."""
 
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NO_NUL)]
 
 
 class UploadCreation(BaseModel):
@@ -97,6 +101,8 @@ class ProjectUploads:
     def __init__(self, state: ProjectState, incoming: IncomingFiles) -> None:
         self._state = state
         self._incoming = incoming
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """By project and upload: held by who ends it."""
 
     async def create(self, body: UploadCreation, project: str) -> UploadRow:
         """Begin an upload."""
@@ -121,30 +127,42 @@ class ProjectUploads:
         """Take the part of a form."""
         size, now_s = announced_bytes(request, MAX_PART_BYTES, "data"), self._state.now_s
         limit = self._state.config.project_bytes
-        room = await self._state.read(
-            lambda c: store.room_of_upload(c, project, upload_id, now_s, limit)
+        left, used = await self._state.read(
+            lambda c: (
+                store.room_of_upload(c, project, upload_id, now_s),
+                files.used_bytes(c, project),
+            )
         )
-        with self._incoming.expect(upload_id, min(size, room), room):
-            return await self._store_part(request, upload_id, project, min(room, MAX_PART_BYTES))
+        with self._incoming.expect(project, min(size, left), limit - used):
+            return await self._store_part(request, upload_id, project, min(left, MAX_PART_BYTES))
 
     async def complete(
         self, upload_id: str, body: UploadCompletion, project: str
     ) -> tuple[UploadRow, FileRow]:
-        """Make the file of an upload's parts."""
+        """Make the file of an upload's parts; who asks again, even meanwhile, gets the same."""
+        async with self._ending(project, upload_id):
+            return await self._complete(upload_id, body, project)
+
+    async def _complete(
+        self, upload_id: str, body: UploadCompletion, project: str
+    ) -> tuple[UploadRow, FileRow]:
         state, now_s = self._state, self._state.now_s
         row = await state.read(lambda c: store.upload(c, project, upload_id, now_s))
         if row.status == "completed" and row.file_id is not None:  # asked a second time
             file_id = row.file_id
             return row, await state.read(lambda c: files.file(c, project, file_id, now_s))
-        parts = await state.read(lambda c: _wanted(c, row, body.part_ids, now_s))
-        made = await self._join(row, parts, body.md5)
         limit = state.config.project_bytes
-        try:
-            gone = await state.write(lambda c: store.complete_upload(c, row, made, now_s, limit))
-        except BaseException:
-            await self._incoming.forget(made.key)
-            raise
-        await self._delete(gone)
+        parts, used = await state.read(
+            lambda c: (_wanted(c, row, body.part_ids, now_s), files.used_bytes(c, project))
+        )
+        # The parts, whose place the copy takes, are still there.
+        with self._incoming.expect(project, row.bytes, limit - used + row.bytes):
+            made = await self._join(row, parts, body.md5)
+            async with self._incoming.deleted_if_refused(made.key):
+                gone = await state.write(
+                    lambda c: store.complete_upload(c, row, made, now_s, limit)
+                )
+            await state.delete_bytes([part.key for part in gone])
         return msgspec.structs.replace(row, status="completed"), made
 
     async def cancel(self, upload_id: str, project: str) -> UploadRow:
@@ -156,9 +174,13 @@ class ProjectUploads:
             parts = store.end_upload(connection, upload_id, "cancelled")
             return msgspec.structs.replace(row, status="cancelled"), parts
 
-        row, parts = await self._state.write(work)
-        await self._delete(parts)
+        async with self._ending(project, upload_id):
+            row, parts = await self._state.write(work)
+            await self._state.delete_bytes([part.key for part in parts])
         return row
+
+    def _ending(self, project: str, upload_id: str) -> asyncio.Lock:
+        return self._locks.setdefault((project, upload_id), asyncio.Lock())
 
     async def _store_part(
         self, request: Request, upload_id: str, project: str, max_bytes: int
@@ -175,12 +197,9 @@ class ProjectUploads:
             created_s=now_s,
         )
         limit = self._state.config.project_bytes
-        try:
+        async with self._incoming.deleted_if_refused(key):
             _check_no_fields(form.fields)
             await self._state.write(lambda c: store.add_part(c, part, now_s, limit))
-        except BaseException:
-            await self._incoming.forget(key)
-            raise
         return part
 
     async def _join(self, row: UploadRow, parts: Sequence[PartRow], md5: str | None) -> FileRow:
@@ -190,6 +209,10 @@ class ProjectUploads:
             stored = await self._state.files.concatenate(files.file_key(file_id), keys, md5=md5)
         except ChecksumMismatch:
             raise InvalidRequest("The parts have another MD5 than this.", "md5") from None
+        except FileMissing:
+            now_s = self._state.now_s  # it may have expired meanwhile
+            await self._state.read(lambda c: store.pending_upload(c, row.project_id, row.id, now_s))
+            raise
         life_s = row.file_expires_after_s
         return FileRow(
             id=file_id,
@@ -201,10 +224,6 @@ class ProjectUploads:
             created_s=now_s,
             expires_s=None if life_s is None else now_s + life_s,
         )
-
-    async def _delete(self, parts: Sequence[PartRow]) -> None:
-        for part in parts:
-            await self._state.files.delete(part.key)
 
 
 def uploads_router(uploads: ProjectUploads) -> APIRouter:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from gateway.config.loader import parse_gateway
 from gateway.config.state import StateConfig
 from gateway.http.state.app import StateApp
 from gateway.routing.fleet import Fleet
-from gateway.serving import body
+from gateway.serving import body, http_state_client
 from gateway.serving.http_state_client import HttpStateClient
 from gateway.serving.state_client import StateUnavailable
 from gateway.serving.state_location import StateLocation
@@ -241,6 +242,59 @@ async def test_while_state_is_away_its_routes_alone_fail(gateway: Gateway) -> No
         assert (await store(client)).status_code == 200
 
 
+async def test_that_state_is_away_is_logged(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, however many ask."""
+    await gateway.stop_state()
+    async with gateway.http() as client:
+        for _ in range(3):
+            assert (await client.get("/v1/files")).status_code == 503
+    lines = [line for line in caplog.messages if line.startswith("State cannot be reached: ")]
+    assert len(lines) == 1
+
+
+async def begin_upload(gateway: Gateway, *headers: str) -> bytes:
+    """Send the beginning of a body; returns the whole answer, after which the connection ends."""
+    reader, writer = await asyncio.open_connection(*gateway.address)
+    lines = [
+        "POST /v1/files HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {KEY}",
+        "content-type: multipart/form-data; boundary=b",
+        "content-length: 1000000",
+        *headers,
+    ]
+    writer.write("\r\n".join([*lines, "", "--b"]).encode())
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    writer.close()
+    return answer
+
+
+async def test_a_connection_whose_body_nobody_reads_is_closed(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the body would hold it for as long as its sender likes."""
+    monkeypatch.setattr("gateway.serving.state_forwarder.REST_S", 0.1)
+    answers = [await begin_upload(gateway, "content-encoding: gzip")]
+    await gateway.stop_state()
+    answers.append(await begin_upload(gateway))
+    await gateway.router.drain(0)
+    answers.append(await begin_upload(gateway))
+    assert [answer.split()[1] for answer in answers] == [b"415", b"503", b"503"]
+    assert all(b"connection: close\r\n" in answer for answer in answers)
+
+
+async def test_a_small_body_is_read_before_an_error(gateway: Gateway) -> None:
+    """Its connection can be used again, and no answer is lost."""
+    await gateway.stop_state()
+    async with gateway.http() as client:
+        for _ in range(5):
+            answer = await store(client)
+            assert answer.status_code == 503
+            assert "connection" not in answer.headers
+
+
 async def test_state_that_has_moved_is_found_at_once(gateway: Gateway) -> None:
     """No request fails: what has not reached it is sent to where it is now."""
     async with gateway.http() as client:
@@ -369,6 +423,42 @@ async def test_a_response_in_the_background_is_followed(
     assert answer.text.count("event: ") == 1
     assert "event: response.failed\n" in answer.text
     await gateway.router.drain(0)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_nobody_waits_for_an_answer_whose_client_has_left(
+    gateway: Gateway, method: str
+) -> None:
+    """Neither before its head, nor after a body."""
+    has_come, has_left = asyncio.Event(), asyncio.Event()
+
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await StateApp()(scope, receive, send)
+            return
+        while (await receive()).get("more_body"):
+            pass
+        has_come.set()
+        await receive()
+        has_left.set()
+
+    await gateway.stop_state()
+    await gateway.start_state(silent)
+    async with gateway.http() as client:
+        content = b"{}" if method == "POST" else None
+        asking = asyncio.create_task(client.request(method, "/v1/batches", content=content))
+        await asyncio.wait_for(has_come.wait(), PATIENCE_S)
+        asking.cancel()
+        await asyncio.wait_for(has_left.wait(), PATIENCE_S)
+
+
+def test_connections_to_state_notice_that_its_machine_has_died() -> None:
+    """Both what is silent and what is not taken; a request may wait for its answer for long."""
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    with http_state_client._socket(address) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
 
 
 async def test_state_says_that_it_has_not_opened_its_database(gateway: Gateway) -> None:

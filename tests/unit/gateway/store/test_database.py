@@ -98,6 +98,18 @@ async def test_two_processes_write_one_after_the_other(
     await other.close()
 
 
+async def test_no_statement_of_postgresql_takes_for_ever(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that does is ended, and others go on."""
+    monkeypatch.setattr("gateway.store.database.STATEMENT_TIMEOUT_S", 1)
+    database = await Database.open(postgres.url)
+    with pytest.raises(DatabaseUnavailable):
+        await database.write(lambda c: c.scalar(text("SELECT pg_sleep(60)")))
+    assert await database.write(lambda c: c.scalar(text("SELECT 1"))) == 1
+    await database.close()
+
+
 async def test_a_restart_of_postgresql_is_survived(postgres: PostgresServer) -> None:
     """Meanwhile the database is unavailable; afterwards the same object works again."""
     database = await Database.open(postgres.url)

@@ -18,6 +18,7 @@ from gateway.store.file_storage import (
     FileMissing,
     FileStorage,
     FileTooLarge,
+    StorageUnavailable,
 )
 
 LIMIT = 10 * BLOCK
@@ -30,7 +31,15 @@ class ObjectStore(MemoryFileSystem):  # type: ignore[misc] # fsspec has no types
     protocol = "objects"
     store: ClassVar[dict[str, Any]] = {}
 
+    opened: ClassVar[list[dict[str, Any]]] = []
+    options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        type(self).options = options
+
     def _open(self, path: str, mode: str = "rb", autocommit: bool = True, **more: Any) -> Any:
+        self.opened.append({"mode": mode, **more})
         if mode == "wb" and not autocommit:
             return MemoryFile(self, self._strip_protocol(path))
         return super()._open(path, mode, **more)
@@ -156,6 +165,86 @@ def test_an_unknown_storage_is_refused() -> None:
     """The message names the field."""
     with pytest.raises(ConfigError, match=r"state\.files: "):
         FileStorage("nonsense://bucket")
+
+
+async def test_a_file_is_on_the_disk_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is synced after the file has its name, and so is that of each new folder."""
+    synced: list[tuple[Path, bool]] = []
+    fsync, place = os.fsync, tmp_path / "new" / "files"
+
+    def record(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((path, (place / "files" / "a").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    storage = FileStorage(str(place))
+    await storage.write("files/a", parts_of(b"x"), LIMIT)
+    await storage.close()
+
+    made = [path for path, _ in synced]
+    assert made[:3] == [tmp_path, tmp_path / "new", place]
+    assert made[3].name.startswith(".draft-")
+    assert synced[4:] == [(place / "files", True)]
+
+
+async def test_a_place_that_is_gone_cannot_be_written(
+    storage: FileStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no file that is missing, and no error of the gateway's."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("gateway.store.file_storage._make_folder", gone)
+    monkeypatch.setattr(ObjectStore, "_open", gone)
+    with pytest.raises(StorageUnavailable):
+        await storage.write("files/a", parts_of(b"x"), LIMIT)
+
+
+async def test_errors_of_an_object_stores_own_mean_that_it_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are no errors of the system, and also come when nothing else is to be done."""
+
+    class EndpointError(Exception):
+        """What a package of an object store raises."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise EndpointError
+
+    storage = FileStorage("objects://away")
+    monkeypatch.setattr(MemoryFile, "discard", fail)
+    with pytest.raises(ConnectionResetError):  # not what became of the attempt to discard it
+        await storage.write("files/a", broken(CONTENT), LIMIT)
+    for name in ("_open", "rm_file", "find"):
+        monkeypatch.setattr(ObjectStore, name, fail)
+    for asked in (
+        storage.write("files/a", parts_of(b"x"), LIMIT),
+        everything(storage, "files/a"),
+        storage.delete("files/a"),
+        storage.keys("files"),
+    ):
+        with pytest.raises(StorageUnavailable, match="EndpointError"):
+            await asked
+    await storage.close()
+
+
+async def test_object_stores_hold_little_of_a_file_in_memory() -> None:
+    """No list, nothing that is read ahead, parts of some MiB, and nothing once a file is there."""
+    ObjectStore.clear_instance_cache()
+    storage = FileStorage("objects://place")
+    ObjectStore.opened.clear()
+    await storage.write("files/a", parts_of(CONTENT), LIMIT)
+    await everything(storage, "files/a")
+    assert ObjectStore.options["use_listings_cache"] is False
+    written, read = ObjectStore.opened
+    assert written["block_size"] == 8 * BLOCK
+    assert read["cache_type"] == "none"
+    assert not storage._fs.transaction.files  # fsspec's own list
+    await storage.close()
 
 
 async def test_a_writer_that_is_cancelled_while_it_opens_leaves_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """State over a database and a folder, asked on behalf of projects."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -60,6 +61,33 @@ class StateApi:
         """Keys of all bytes that are stored."""
         found = [*await self.state.files.keys("files"), *await self.state.files.keys("uploads")]
         return sorted(each.key for each in found)
+
+
+class Held:
+    """A method whose calls wait until they are released."""
+
+    def __init__(self, method: Callable[..., Awaitable[Any]]) -> None:
+        self._method = method
+        self._came = asyncio.Condition()
+        self._released = asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call it, later."""
+        async with self._came:
+            self.calls += 1
+            self._came.notify_all()
+        await self._released.wait()
+        return await self._method(*args, **options)
+
+    async def wait_for(self, calls: int) -> None:
+        """Wait until it has been called so often."""
+        async with asyncio.timeout(10), self._came:
+            await self._came.wait_for(lambda: self.calls >= calls)
+
+    def release(self) -> None:
+        """Let all calls go on, also later ones."""
+        self._released.set()
 
 
 def error_of(response: httpx2.Response) -> tuple[int, str | None, str | None]:

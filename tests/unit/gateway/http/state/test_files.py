@@ -1,5 +1,6 @@
 """Files: OpenAI's client stores, lists, reads and deletes them; each project sees its own only."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -9,6 +10,9 @@ from typing import Any
 import openai
 import pytest
 
+from gateway.store.database import DatabaseUnavailable
+from gateway.store.file_storage import StorageUnavailable
+from gateway.store.files import FileRow, create_file
 from gateway.store.state_upkeep import ORPHAN_S, TOMBSTONE_S, StateUpkeep
 from tests.unit.gateway.http.state.stored import NOW_S, StateApi, error_of
 
@@ -154,6 +158,61 @@ async def test_a_wrong_field_is_named(api: StateApi, fields: dict[str, str], par
     assert await api.stored_keys() == []
 
 
+async def test_a_file_whose_commit_was_not_heard_of_keeps_its_bytes(api: StateApi) -> None:
+    """Its row is there, so its content must be."""
+    write = api.state.database.write
+
+    async def lose_answer(work: Any) -> None:
+        await write(work)
+        raise DatabaseUnavailable
+
+    api.state.database.write = lose_answer  # type: ignore[method-assign,assignment]
+    with pytest.raises(openai.InternalServerError) as raised:
+        await make(api)
+    assert raised.value.code == "state_unavailable"
+    async with api.openai() as client:
+        file = (await client.files.list()).data[0]
+        assert (await client.files.content(file.id)).content == b"abc"
+
+
+async def test_a_file_whose_request_is_cancelled_at_its_commit_keeps_its_bytes(
+    api: StateApi,
+) -> None:
+    """The database goes on with it."""
+    write, is_written = api.state.database.write, asyncio.Event()
+
+    async def cancelled(work: Any) -> None:
+        await write(work)
+        is_written.set()
+        await asyncio.Event().wait()
+
+    api.state.database.write = cancelled  # type: ignore[method-assign,assignment]
+    making = asyncio.create_task(make(api))
+    await is_written.wait()
+    making.cancel()
+    await asyncio.wait([making])
+    async with api.openai() as client:
+        file = (await client.files.list()).data[0]
+        assert (await client.files.content(file.id)).content == b"abc"
+
+
+async def test_a_file_is_deleted_though_its_storage_is_away(api: StateApi) -> None:
+    """Its bytes are deleted later."""
+    file_id = await make(api)
+    delete = api.state.files.delete
+
+    async def fail(key: str) -> None:
+        raise StorageUnavailable(key)
+
+    api.state.files.delete = fail  # type: ignore[method-assign]
+    async with api.openai() as client:
+        assert (await client.files.delete(file_id)).deleted
+    api.state.files.delete = delete  # type: ignore[method-assign]
+    api.clock.now_s = 4e9 + ORPHAN_S
+    await StateUpkeep(api.state).delete_orphans()
+    assert await api.stored_keys() == []
+
+
 async def test_a_form_without_a_file_is_refused(api: StateApi) -> None:
     """So is what is no form, and one that breaks off."""
     form = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
@@ -203,6 +262,41 @@ async def test_a_project_has_a_quota(each_api: StateApi) -> None:
     await make(each_api, bytes(MIB + 1))
 
 
+async def test_a_project_has_a_number_of_files(
+    each_api: StateApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were deleted do not count, nor do results of batches."""
+    monkeypatch.setattr("gateway.store.files.MAX_FILES", 2)
+    first, _ = await make(each_api), await make(each_api)
+    with pytest.raises(openai.BadRequestError, match="has 2 files") as raised:
+        await make(each_api)
+    assert raised.value.code == "storage_quota_exceeded"
+    await make(each_api, project="proj_b")
+    async with each_api.openai() as client:
+        await client.files.delete(first)
+    await each_api.state.write(lambda c: create_file(c, results(1)))
+    await make(each_api)
+
+
+async def test_results_of_batches_do_not_count(each_api: StateApi) -> None:
+    """They would otherwise keep a project from sending the next one."""
+    await each_api.state.write(lambda c: create_file(c, results(3 * MIB)))
+    await make(each_api, bytes(2 * MIB))
+
+
+def results(size: int) -> FileRow:
+    """A file as batches make it."""
+    return FileRow(
+        id="file-results",
+        project_id="proj_a",
+        purpose="batch_output",
+        filename="x",
+        bytes=size,
+        sha256="",
+        created_s=NOW_S,
+    )
+
+
 async def test_an_expired_file_is_gone(each_api: StateApi) -> None:
     """At once for its project, and soon after for the storage."""
     hour = {"anchor": "created_at", "seconds": 3600}
@@ -249,6 +343,21 @@ async def test_a_lost_content_is_an_error_of_the_gateway(api: StateApi) -> None:
     async with api.http() as http:
         answer = await http.get(f"/v1/files/{file_id}/content")
     assert error_of(answer) == (500, "internal_error", None)
+
+
+async def test_a_nul_is_refused(each_api: StateApi) -> None:
+    """Not every database can have it, in names or ids."""
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b\r\n'
+        b'content-disposition: form-data; name="file"; filename="a\0"\r\n\r\nabc\r\n--b--\r\n'
+    )
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    upload = {"bytes": 1, "filename": "a\0", "mime_type": "text/plain", "purpose": "batch"}
+    async with each_api.http() as http:
+        assert (await http.post("/v1/files", content=form, headers=headers)).status_code == 400
+        assert (await http.get("/v1/files?after=%00")).status_code == 400
+        assert error_of(await http.post("/v1/uploads", json=upload))[0] == 400
+    assert await each_api.stored_keys() == []
 
 
 async def test_hostile_paths_find_nothing(api: StateApi) -> None:

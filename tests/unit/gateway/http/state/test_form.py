@@ -11,6 +11,7 @@ from gateway.errors.request import InvalidRequest
 from gateway.http.state.form import MAX_FIELD_BYTES, MAX_FIELDS, FormReader
 
 CONTENT = b"line\r\n--b\r--bound\r\n\r\n--boundary"
+BLOCK = 1 << 16
 TYPE = "multipart/form-data; boundary=boundary-x"
 
 
@@ -38,8 +39,13 @@ async def cut(form: bytes, places: list[int]) -> AsyncIterator[bytes]:
 
 
 async def read(form: bytes, places: list[int]) -> tuple[str, bytes, dict[str, str]]:
+    """Name and content of the file, and all fields, of a form that comes in pieces."""
+    return await read_all(cut(form, places))
+
+
+async def read_all(parts: AsyncIterator[bytes]) -> tuple[str, bytes, dict[str, str]]:
     """Name and content of the file, and all fields."""
-    reader = FormReader(TYPE, cut(form, places), "file")
+    reader = FormReader(TYPE, parts, "file")
     file = await reader.file()
     content = b"".join([part async for part in file.content])
     await reader.finish()
@@ -74,6 +80,28 @@ async def test_a_form_has_few_small_fields(form: bytes) -> None:
     """What is beside the file is in memory."""
     with pytest.raises(InvalidRequest):
         await read(form + FORM, [])
+
+
+@pytest.mark.parametrize(
+    ("begin", "repeated"),
+    [
+        (b"", b"\r\n"),
+        (b"", field("purpose", b"batch")),
+        (FORM, b"x"),
+        (FORM, b"\r\n"),
+    ],
+)
+async def test_a_form_has_an_end(begin: bytes, repeated: bytes) -> None:
+    """Whatever comes for ever beside the file: what is before, the same field, what is after."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield begin
+        for _ in range(100):
+            yield repeated * (BLOCK // len(repeated))
+        pytest.fail("it was read for too long")
+
+    with pytest.raises(InvalidRequest):
+        await read_all(endless())
 
 
 @pytest.mark.parametrize("kind", ["", "application/json", "multipart/form-data"])

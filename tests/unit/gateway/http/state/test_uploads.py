@@ -1,5 +1,6 @@
 """Uploads: a file comes in parts, which are joined in the order that the client names."""
 
+import asyncio
 import hashlib
 import os
 
@@ -7,7 +8,7 @@ import openai
 import pytest
 
 from gateway.store.state_upkeep import StateUpkeep
-from tests.unit.gateway.http.state.stored import NOW_S, StateApi, error_of
+from tests.unit.gateway.http.state.stored import NOW_S, Held, StateApi, error_of
 
 MIB = 1 << 20
 
@@ -145,3 +146,121 @@ async def test_parts_count_in_the_quota(each_api: StateApi) -> None:
         with pytest.raises(openai.APIStatusError) as raised_too_large:
             await begin(client, 2 * MIB + 1)
         assert raised_too_large.value.status_code == 413
+
+
+async def test_parts_may_come_at_the_same_time(api: StateApi) -> None:
+    """Forms are longer than their parts, which together are just what was announced."""
+    async with api.openai() as client:
+        upload = await begin(client, 2 * MIB)
+        parts = await asyncio.gather(
+            *(client.uploads.parts.create(upload, data=bytes(MIB // 2)) for _ in range(4))
+        )
+        done = await client.uploads.complete(upload, part_ids=[part.id for part in parts])
+    assert done.file is not None
+    assert done.file.bytes == 2 * MIB
+
+
+async def test_parts_of_all_uploads_count_while_they_come(api: StateApi) -> None:
+    """Together with each other, and with files."""
+    held = Held(api.state.files.write)
+    api.state.files.write = held  # type: ignore[method-assign]
+    async with api.openai() as client:
+        uploads = [await begin(client, 2 * MIB) for _ in range(3)]
+        first, second = (
+            asyncio.create_task(client.uploads.parts.create(each, data=bytes(2 * MIB)))
+            for each in uploads[:2]
+        )
+        await held.wait_for(2)
+        with pytest.raises(openai.BadRequestError, match="are on their way"):
+            await client.uploads.parts.create(uploads[2], data=bytes(2 * MIB))
+        with pytest.raises(openai.BadRequestError, match="are on their way"):
+            await client.files.create(file=bytes(MIB), purpose="user_data")
+        held.release()
+        results = await asyncio.gather(first, second, return_exceptions=True)
+    assert sum(isinstance(each, openai.BadRequestError) for each in results) == 1
+
+
+async def test_to_complete_twice_at_once_makes_one_file(api: StateApi) -> None:
+    """The second waits for the first, and gets its file: nothing is copied twice."""
+    held = Held(api.state.files.concatenate)
+    api.state.files.concatenate = held  # type: ignore[method-assign]
+    async with api.openai() as client:
+        upload = await begin(client, MIB)
+        part = (await client.uploads.parts.create(upload, data=bytes(MIB))).id
+        completing = [
+            asyncio.create_task(client.uploads.complete(upload, part_ids=[part])) for _ in range(2)
+        ]
+        cancelling = asyncio.create_task(client.uploads.cancel(upload))
+        await held.wait_for(1)
+        await asyncio.sleep(0.05)
+        held.release()
+        first, second = await asyncio.gather(*completing)
+        with pytest.raises(openai.BadRequestError, match="is completed"):
+            await cancelling
+    assert first == second
+    assert held.calls == 1
+    assert first.file is not None
+    assert await api.stored_keys() == [f"files/{first.file.id}"]
+
+
+async def test_a_copy_counts_while_it_is_made(api: StateApi) -> None:
+    """Beside the parts that it is made of."""
+    held = Held(api.state.files.concatenate)
+    api.state.files.concatenate = held  # type: ignore[method-assign]
+    async with api.openai() as client:
+        upload = await begin(client, 2 * MIB)
+        part = (await client.uploads.parts.create(upload, data=bytes(2 * MIB))).id
+        completing = asyncio.create_task(client.uploads.complete(upload, part_ids=[part]))
+        await held.wait_for(1)
+        with pytest.raises(openai.BadRequestError, match="are on their way"):
+            await client.files.create(file=bytes(MIB), purpose="user_data")
+        held.release()
+        await completing
+        await client.files.create(file=bytes(MIB), purpose="user_data")
+
+
+async def test_an_upload_that_expires_while_it_is_completed_is_expired(api: StateApi) -> None:
+    """Its parts are gone then; nothing that was stored is lost."""
+    held = Held(api.state.files.concatenate)
+    api.state.files.concatenate = held  # type: ignore[method-assign]
+    async with api.openai() as client:
+        upload = await begin(client, 3)
+        part = (await client.uploads.parts.create(upload, data=b"abc")).id
+        completing = asyncio.create_task(client.uploads.complete(upload, part_ids=[part]))
+        await held.wait_for(1)
+        api.clock.now_s += 3600
+        await StateUpkeep(api.state).expire()
+        held.release()
+        with pytest.raises(openai.BadRequestError, match="is expired"):
+            await completing
+    assert await api.stored_keys() == []
+
+
+async def test_all_uploads_expire(each_api: StateApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after many that have no parts."""
+    monkeypatch.setattr("gateway.store.state_upkeep.MOST_UPLOADS", 2)
+    async with each_api.openai() as client:
+        for _ in range(5):
+            await begin(client, 4)
+        upload = await begin(client, 4)
+        await client.uploads.parts.create(upload, data=b"abc")
+    each_api.clock.now_s += 3600
+    await StateUpkeep(each_api.state).expire()
+    assert await each_api.stored_keys() == []
+
+
+async def test_a_project_has_few_uploads_at_a_time(
+    each_api: StateApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has ended, or is another project's, does not count."""
+    monkeypatch.setattr("gateway.store.uploads.MAX_PENDING", 2)
+    async with each_api.openai() as client, each_api.openai("proj_b") as other:
+        first, _ = await begin(client, 4), await begin(client, 4)
+        with pytest.raises(openai.BadRequestError, match="2 uploads") as raised:
+            await begin(client, 4)
+        assert raised.value.code == "storage_quota_exceeded"
+        await begin(other, 4)
+        await client.uploads.cancel(first)
+        await begin(client, 4)
+        each_api.clock.now_s += 3600
+        await begin(client, 4)
