@@ -1,9 +1,12 @@
 """Passes requests on to State, if the gateway has one."""
 
 from gateway.asgi import Receive, Scope
+from gateway.config.state_paths import BATCH_CREATIONS
 from gateway.errors.state import StateNotConfigured
+from gateway.serving.client_identity import identity_in
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.drain import Drain
+from gateway.serving.route_access import check_batch_creation
 from gateway.serving.state_client import StateClient
 
 
@@ -23,5 +26,7 @@ class StateForwarder:
         """
         if self._client is None:
             raise StateNotConfigured.at(scope["method"], scope["path"])
+        if scope["method"] == "POST" and scope["path"] in BATCH_CREATIONS:
+            check_batch_creation(identity_in(scope))
         with self._drain.request():
             await self._client.forward(scope, receive, response)

@@ -181,3 +181,13 @@ async def test_room_is_what_telemetry_says(start_engine: StartEngine, surface: S
     assert (room.slots, room.sequences, room.ours) == (8, 4, 0)
     assert (room.kv_tokens, room.free_tokens, room.pending_tokens) == (1024, 700, 50)
     assert not room.is_sought
+
+
+async def test_a_request_that_does_not_say_whose_it_is_is_refused(surface: Surface) -> None:
+    """Nobody is let in by mistake, not even where clients are not authenticated."""
+    surface.add("m")
+
+    async with surface.client() as client:
+        found = await client.post(CHAT, content=BODY)
+
+    assert found.status_code == 401
