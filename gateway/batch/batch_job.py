@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -13,7 +14,7 @@ from gateway.batch.input_copy import InputCopy
 from gateway.batch.line_caller import LineCaller
 from gateway.batch.line_plan import LinePlan
 from gateway.batch.line_set import LineSet, unpack_lines
-from gateway.batch.preparation import MB, Preparation
+from gateway.batch.preparation import MB, Preparation, too_large
 from gateway.batch.result_lines import CANCELLED, EXPIRED
 from gateway.batch.result_writer import ResultWriter, folder_of
 from gateway.config.batches import BatchesConfig
@@ -88,7 +89,9 @@ class BatchJob:
 
     @contextlib.asynccontextmanager
     async def _input(self) -> AsyncIterator[InputCopy]:
-        copy = await InputCopy.fetch(self._state.files, self.row.input_key)
+        # One that has been checked must be whole.
+        most = math.inf if self.row.plan_key else self._config.max_file_mb * MB
+        copy = await InputCopy.fetch(self._state.files, self.row.input_key, most)
         try:
             yield copy
         finally:
@@ -101,6 +104,9 @@ class BatchJob:
             return True
         if row.status == "cancelling":
             await self._complete("cancelled")
+            return False
+        if not copy.is_whole:
+            await self._complete("failed", [too_large(self._config)])
             return False
 
         def refusal(model: str) -> tuple[str, str] | None:

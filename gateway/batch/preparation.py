@@ -47,16 +47,13 @@ class Preparation:
 
     async def read(self, parts: AsyncIterable[bytes]) -> Prepared:
         """Check all lines, and sort those that are valid."""
-        most = int(self._config.max_file_mb * MB)
         async with contextlib.aclosing(split_lines(parts, self._max_line)) as lines:
             async for line in lines:
-                if line.offset + line.length > most:
-                    return Prepared([_too_large(self._config)])
                 if (checked := self._check.check(line)) is not None:
                     await self._add(checked)
                 if self._check.is_over:
                     return Prepared(self._check.errors)
-                if line.number % LINES_AT_A_TIME == 0:
+                if self._check.lines % LINES_AT_A_TIME == 0:
                     await asyncio.sleep(0)
         self._check.finish()
         if not self._check.errors and (refusal := self._refusal(self._check.model)) is not None:
@@ -80,6 +77,7 @@ class Preparation:
         await self.sorter.add(order_key(prompt.keys), place)
 
 
-def _too_large(config: BatchesConfig) -> BatchError:
+def too_large(config: BatchesConfig) -> BatchError:
+    """The error of a file that is larger than input files may be."""
     message = f"The file has more than {config.max_file_mb:g} MB."
     return BatchError(code="file_too_large", message=message)
