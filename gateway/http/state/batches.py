@@ -181,7 +181,7 @@ def batches_router(state: ProjectState) -> APIRouter:
                 output_lifetime_s=None if expiry is None else expiry.seconds,
                 metadata=body.metadata,
             )
-            return create_batch(connection, new)
+            return create_batch(connection, new, state.config.batches.max_unfinished)
 
         return BatchObject.of(await state.write(work))
 

@@ -260,7 +260,7 @@ async def _store(state: ProjectState, project: str, data: bytes, total: int) -> 
 
     def work(connection: Transaction) -> BatchRow:
         create_file(connection, file, state.config.project_bytes)
-        return create_batch(connection, new)
+        return create_batch(connection, new, state.config.batches.max_unfinished)
 
     try:
         return await state.write(work)
