@@ -80,6 +80,7 @@ class BatchWorker:
         self._clock = clock
         self._used_s: dict[str, float] = {}
         """When each model was seen last with interactive requests."""
+        self._turn = 0
         self._jobs: dict[asyncio.Task[None], BatchJob] = {}
         self._background = (
             Periodic("claiming batches", CLAIM_PERIOD_S, self.claim),
@@ -121,6 +122,7 @@ class BatchWorker:
 
     async def update_windows(self) -> None:
         """Share out what the engines have to spare now."""
+        self._turn += 1
         by_model: defaultdict[str, list[tuple[BatchJob, BatchRun]]] = defaultdict(list)
         for job in self._jobs.values():
             if job.run is not None:
@@ -200,6 +202,7 @@ class BatchWorker:
             guaranteed_share=self._config.guaranteed_share,
             line_tokens=max(run.tokens for run in runs),
             is_used=now_s < self._used_s.get(model, -math.inf) + IN_USE_S,
+            turn=self._turn,
         )
         if not rooms and self._config.wakes:
             windows[0] = WAKING
