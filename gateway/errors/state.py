@@ -82,6 +82,17 @@ class BatchNotCancellable(InvalidRequest):
         return cls(f"Cannot cancel a batch with status '{status}'.", "batch_id")
 
 
+class AnswerTooLarge(InvalidRequest):
+    """The answer to a request of a batch is longer than such answers may be."""
+
+    code = "answer_too_large"
+
+    @classmethod
+    def of(cls, most_mb: int) -> "AnswerTooLarge":
+        """Make the error for the most megabytes."""
+        return cls(f"The answer has more than {most_mb} MB. Ask for less in one request.")
+
+
 class BatchNotEnded(InvalidRequest):
     """The batch has not ended: it has no results yet, and cannot be deleted."""
 

@@ -246,6 +246,68 @@ async def test_a_batch_whose_input_is_deleted_fails(state: ProjectState, clock: 
     assert (ended.status, ended.errors[0]["code"]) == ("failed", "input_file_missing")
 
 
+@pytest.mark.parametrize("suffix", [".plan", ".output"])
+async def test_a_batch_whose_plan_or_results_are_gone_fails(
+    state: ProjectState, clock: Clock, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """It does not stay forever."""
+    monkeypatch.setattr("gateway.batch.result_writer.MAX_AGE_S", 0.05)
+    row = await add_batch(state, LINES)
+    gateway = FakeGateway(lambda call: (503 if b"question 29" in call.body else 200, {}))
+    dying = asyncio.create_task(process(await claimed(state, gateway, clock)))
+    while (await shown(state, row)).completed < 29:
+        await asyncio.sleep(0.01)
+    dying.cancel()
+    await asyncio.wait([dying])
+    clock.now_s += LEASE_S + 1
+    for stored in await state.files.keys("batches"):
+        if stored.key.endswith(suffix):
+            await state.files.delete(stored.key)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    ended = await shown(state, row)
+    assert ended.errors is not None
+    assert (ended.status, ended.errors[0]["code"]) == ("failed", "files_missing")
+    assert await state.files.keys("batches") == []
+
+
+@pytest.mark.parametrize(("late_s", "is_over"), [(0, False), (7200, True)])
+async def test_a_batch_that_no_worker_finishes_is_ended(
+    state: ProjectState, clock: Clock, *, late_s: int, is_over: bool
+) -> None:
+    """After many claims; sooner once its time has been up for long."""
+    row = await add_batch(state, LINES)
+    for _ in range(60):
+        await claimed(state, FakeGateway(), clock)
+        clock.now_s += LEASE_S + 1
+    clock.now_s = max(clock.now_s, row.expires_s + late_s if late_s else 0)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    ended = await shown(state, row)
+    assert ended.status == ("failed" if is_over else "completed")
+
+
+async def test_the_end_of_the_claim_leaves_nothing_behind(
+    state: ProjectState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that has ended has no claim to renew; its parts are deleted all the same."""
+    monkeypatch.setattr("gateway.batch.batch_job.RENEWAL_S", 0.01)
+    delete = state.files.delete
+
+    async def delete_slowly(key: str) -> None:
+        await asyncio.sleep(0.1)
+        await delete(key)
+
+    monkeypatch.setattr(state.files, "delete", delete_slowly)
+    await add_batch(state, LINES)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    assert await state.files.keys("batches") == []
+
+
 async def test_a_zombie_changes_nothing(state: ProjectState, clock: Clock) -> None:
     """A worker whose claim has run out comes back after another has done its work."""
     row = await add_batch(state, LINES)
