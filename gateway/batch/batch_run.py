@@ -27,6 +27,8 @@ from gateway.store.batches import BatchRow, PartKind
 
 DECAY = 0.98
 """Weight of what earlier lines took, with each that ends."""
+LARGE_ANSWER = 1 << 20
+"""Bytes of an answer from which on the event loop would stand still too long."""
 IDLE_S = 1.0
 """Most time between two looks at the clock."""
 DEFECT = GatewayError("The gateway had an internal error; its log has the details.").body()
@@ -70,6 +72,8 @@ class BatchRun:
         self._next: LineTry | None = None
         """A line that has been taken, and waits for room."""
         self._calls: dict[asyncio.Task[tuple[str, LineAnswer]], LineTry] = {}
+        self._sequences = 0
+        """Sequences of the lines under way."""
         self._changed = asyncio.Event()
         self._is_cancelled = False
         self._line_s = DecayingMean(DECAY)
@@ -95,11 +99,14 @@ class BatchRun:
         return self._tokens.value
 
     def use_window(self, window: DispatchWindow, lanes: int) -> None:
-        """Have so many lines under way from now on, in so many lanes."""
+        """Have so many lines under way from now on, in so many lanes.
+
+        A line counts as many times as it has sequences; one with more than a window alone.
+        """
         self._feed.use_lanes(lanes)
         self._window = window
         self._budget.renew(window)
-        if len(self._calls) < window.lines:
+        if self._has_room:
             self._changed.set()
 
     def cancel(self) -> None:
@@ -134,9 +141,9 @@ class BatchRun:
     def _send_lines(self) -> None:
         window, now_s = self._window, self._clock()
         guaranteed = sum(each.is_guaranteed for each in self._calls.values())
-        while len(self._calls) < window.lines:
+        while self._has_room:
             line = self._next = self._next or self._feed.next(now_s)
-            if line is None:
+            if line is None or not self._fits(line):
                 return
             tokens = line.place.prompt_bytes * TOKENS_PER_BYTE
             line.is_guaranteed = guaranteed < window.guaranteed
@@ -150,6 +157,14 @@ class BatchRun:
             task = asyncio.create_task(self._call(line))
             task.add_done_callback(lambda _: self._changed.set())
             self._calls[task] = line
+            self._sequences += line.place.sequences
+
+    @property
+    def _has_room(self) -> bool:
+        return self._sequences < self._window.lines
+
+    def _fits(self, line: LineTry) -> bool:
+        return not self._calls or self._sequences + line.place.sequences <= self._window.lines
 
     async def _call(self, line: LineTry) -> tuple[str, LineAnswer]:
         """Have a line answered; returns its `custom_id`, too."""
@@ -175,7 +190,7 @@ class BatchRun:
         """Wait until a call ends, the window changes, or it is time for something."""
         now_s = self._clock()
         times = [now_s + IDLE_S, now_s + self._row.expires_s - self._time_of_day()]
-        has_room = self._next is None and len(self._calls) < self._window.lines
+        has_room = self._next is None and self._has_room
         retry_s = self._feed.retry_s if has_room else None
         times += [s for s in (retry_s, self._writer.due_s) if s is not None]
         try:
@@ -189,6 +204,7 @@ class BatchRun:
         """Take the results of all calls that have ended."""
         for task in [each for each in self._calls if each.done()]:
             line = self._calls.pop(task)
+            self._sequences -= line.place.sequences
             self._feed.end(line)
             custom_id, answer = task.result()
             line.faults += is_fault(answer)
@@ -200,19 +216,30 @@ class BatchRun:
 
     async def _record(self, line: LineTry, custom_id: str, answer: LineAnswer) -> None:
         is_answered = 200 <= answer.status < 300
-        usage = usage_of(answer.body) if is_answered else LineUsage()
+        data, usage = await self._line(custom_id, answer)
         if is_answered:
             self._line_s.observe(self._clock() - line.sent_s)
             self._tokens.observe(usage.input_tokens + usage.output_tokens)
         self._done.add(line.place.number)
-        data = answer_line(custom_id, answer.status, answer.request_id, answer.body)
         kind: PartKind = "output" if is_answered else "error"
         await self._writer.add(LineResult(line.place.number, kind, data, usage))
 
+    async def _line(self, custom_id: str, answer: LineAnswer) -> tuple[bytes, LineUsage]:
+        """Line of the results, and what it took; a large one is made in a thread."""
+        if len(answer.body) < LARGE_ANSWER:
+            return _result_of(custom_id, answer)
+        return await asyncio.to_thread(_result_of, custom_id, answer)
+
     async def _give_up(self) -> None:
         """Cancel the calls under way; those that have ended are lost with them."""
-        calls, self._calls = list(self._calls), {}
+        calls, self._calls, self._sequences = list(self._calls), {}, 0
         for task in calls:
             task.cancel()
         if calls:
             await asyncio.wait(calls)
+
+
+def _result_of(custom_id: str, answer: LineAnswer) -> tuple[bytes, LineUsage]:
+    is_answered = 200 <= answer.status < 300
+    usage = usage_of(answer.body) if is_answered else LineUsage()
+    return answer_line(custom_id, answer.status, answer.request_id, answer.body), usage

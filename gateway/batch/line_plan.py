@@ -1,6 +1,6 @@
 """Plan of a batch: where each line is in its input file, in the order in which lines run.
 
-A plan is a file of records of 20 bytes, so a million lines fit into 20 MB. It is made by an
+A plan is a file of records of 24 bytes, so a million lines fit into 24 MB. It is made by an
 external merge sort: so many lines at a time are sorted in memory, and each sorted run waits in a
 temporary file.
 """
@@ -21,7 +21,7 @@ RUN_LINES = 50_000
 """Lines that are sorted in memory: some 20 MB."""
 WRITTEN_LINES = 4096
 """Lines of a plan that are handed on at a time."""
-_RECORD = Struct("<IQII")
+_RECORD = Struct("<IQIII")
 _KEY_LENGTH = Struct("<H")
 RECORD_BYTES = _RECORD.size
 
@@ -35,6 +35,8 @@ class LinePlace(NamedTuple):
     length: int
     prompt_bytes: int
     """Bytes of its prompt; in a plan, those that it does not share with the line before it."""
+    sequences: int = 1
+    """Sequences that an engine runs for it: its prompts, times the answers that it wants."""
 
 
 class LineSorter:

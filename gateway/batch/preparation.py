@@ -15,8 +15,8 @@ from gateway.kvcache.prefix import prompt_of
 LINES_AT_A_TIME = 32
 """Lines that are checked before the event loop runs anything else: some milliseconds."""
 MB = 2**20
-MAX_PROMPT = 2**32 - 1
-"""Bytes of a prompt that a plan can tell."""
+MAX_COUNT = 2**32 - 1
+"""Bytes of a prompt, and sequences, that a plan can tell."""
 
 Refusal = Callable[[str], tuple[str, str] | None]
 """Says for a model why no line for it would be answered: a code and a message; None if it may."""
@@ -72,7 +72,10 @@ class Preparation:
     async def _add(self, checked: CheckedLine) -> None:
         prompt = prompt_of(checked.head, path=self._endpoint)
         line = checked.line
-        place = LinePlace(line.number, line.offset, line.length, min(prompt.size, MAX_PROMPT))
+        place = LinePlace(
+            *(line.number, line.offset, line.length, min(prompt.size, MAX_COUNT)),
+            sequences=min(checked.head.sequences, MAX_COUNT),
+        )
         self._last = line.number
         await self.sorter.add(order_key(prompt.keys), place)
 

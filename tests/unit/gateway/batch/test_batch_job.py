@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.batch.batch_job import LEASE_S
 from gateway.batch.dispatch_window import DispatchWindow
 from gateway.batch.line_caller import LineCall
+from gateway.batch.result_lines import answer_line
 from gateway.config.batches import BatchesConfig
 from gateway.store.batches import Superseded, cancel_batch, parts_of
 from gateway.store.files import delete_file, file, file_key
@@ -83,6 +86,46 @@ async def test_lines_with_a_common_prefix_run_one_after_the_other(
 
     sent = [json.loads(call.body)["messages"][0]["content"][0] for call in gateway.calls]
     assert sum(a != b for a, b in pairwise(sent)) == 2
+
+
+async def test_a_line_counts_as_many_times_as_it_has_sequences(
+    state: ProjectState, clock: Clock
+) -> None:
+    """One with more than there is room for runs alone."""
+    await add_batch(state, jsonl([request_line(n, n=8 if n == 5 else 2) for n in range(12)]))
+    most: list[int] = []
+
+    def answer(call: LineCall) -> tuple[int, Mapping[str, object]]:
+        most.append(gateway.under_way + 1 if b'"n": 8' in call.body else gateway.most)
+        return 200, {}
+
+    gateway = FakeGateway(answer)
+
+    await process(await claimed(state, gateway, clock), DispatchWindow(4))
+
+    assert gateway.most == 2
+    assert len(most) == 12
+    assert most[[b'"n": 8' in call.body for call in gateway.calls].index(True)] == 1
+
+
+async def test_a_large_answer_does_not_stop_the_event_loop(
+    state: ProjectState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made a line in a thread."""
+    threads: set[bool] = set()
+
+    def made(*args: Any) -> bytes:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return answer_line(*args)
+
+    monkeypatch.setattr("gateway.batch.batch_run.answer_line", made)
+    monkeypatch.setattr("gateway.batch.batch_run.LARGE_ANSWER", 1)
+    row = await add_batch(state, LINES)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    assert (await shown(state, row)).completed == 30
+    assert threads == {False}
 
 
 async def test_a_wrong_file_fails_the_batch(state: ProjectState, clock: Clock) -> None:
@@ -255,7 +298,7 @@ async def test_a_batch_whose_plan_or_results_are_gone_fails(
     row = await add_batch(state, LINES)
     gateway = FakeGateway(lambda call: (503 if b"question 29" in call.body else 200, {}))
     dying = asyncio.create_task(process(await claimed(state, gateway, clock)))
-    while (await shown(state, row)).completed < 29:
+    while (await shown(state, row)).completed < 29:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.01)
     dying.cancel()
     await asyncio.wait([dying])
