@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from gateway.batch.batch_run import BatchRun
 from gateway.batch.completion import (
+    FILES_MISSING,
+    GIVEN_UP,
+    INPUT_MISSING,
     complete,
     delete_leftovers,
     fail_without_results,
@@ -43,11 +46,6 @@ MAX_CLAIMS = 500
 LATE_S = 3600.0
 """Time after its deadline from which on `MAX_LATE_CLAIMS` are enough."""
 MAX_LATE_CLAIMS = 50
-INPUT_MISSING = BatchError(code="input_file_missing", message="The input file was deleted.")
-FILES_MISSING = BatchError(
-    code="files_missing", message="Results of the batch are no longer in the gateway's storage."
-)
-GIVEN_UP = BatchError(code="internal_error", message="The gateway could not finish the batch.")
 
 logger = logging.getLogger(__name__)
 

@@ -22,16 +22,20 @@ from gateway.batch.result_writer import LineResult, ResultWriter
 from gateway.batch.retries import is_fault, retry_delay_s
 from gateway.batch.start_budget import StartBudget
 from gateway.decaying_mean import DecayingMean
+from gateway.errors.anthropic import error_body
 from gateway.errors.gateway_error import GatewayError
-from gateway.store.batches import BatchRow, PartKind
+from gateway.store.batches import BatchRow, PartKind, Superseded
+from gateway.store.file_storage import StorageUnavailable
 
 DECAY = 0.98
 """Weight of what earlier lines took, with each that ends."""
 LARGE_ANSWER = 1 << 20
 """Bytes of an answer from which on the event loop would stand still too long."""
+STOP_S = 5.0
+"""Most time to write the last results of a run that is given up: less than its claim lasts."""
 IDLE_S = 1.0
 """Most time between two looks at the clock."""
-DEFECT = GatewayError("The gateway had an internal error; its log has the details.").body()
+DEFECT = GatewayError("The gateway had an internal error; its log has the details.")
 NO_WINDOW = DispatchWindow(0)
 TOKENS_PER_BYTE = 1 / 4
 """Of prompts, about."""
@@ -114,8 +118,11 @@ class BatchRun:
         self._is_cancelled = True
         self._changed.set()
 
-    async def run(self) -> bool:
-        """Send lines until all are done; False if the batch is cancelled or its time is up first.
+    async def run(self) -> None:
+        """Send lines until all are done, the batch is cancelled, or its time is up.
+
+        Lines that have been answered by then have results; also if this is cancelled, as far as
+        they can be written within `STOP_S`.
 
         Raises:
             Superseded: another worker has the batch.
@@ -126,10 +133,13 @@ class BatchRun:
                 await self._wait()
                 await self._collect()
                 await self._writer.flush_due()
+            await self._collect()
+        except asyncio.CancelledError:
+            await self._write_last()
+            raise
         finally:
             await self._give_up()
         await self._writer.flush()
-        return self._is_done()
 
     def _is_done(self) -> bool:
         return len(self._done) >= len(self._plan)
@@ -183,7 +193,8 @@ class BatchRun:
         except Exception:
             # A defect of the gateway's own, which another try may not meet.
             logger.exception("request %s failed", request_id)
-            answer = LineAnswer(status=500, body=DEFECT, request_id=request_id)
+            body = error_body(DEFECT, call.path, request_id.encode())
+            answer = LineAnswer(status=DEFECT.status, body=body, request_id=request_id)
         return str(found.custom_id), answer
 
     async def _wait(self) -> None:
@@ -230,8 +241,17 @@ class BatchRun:
             return _result_of(custom_id, answer)
         return await asyncio.to_thread(_result_of, custom_id, answer)
 
+    async def _write_last(self) -> None:
+        """Write what has been answered, unless that takes long or another worker has the batch."""
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._collect()
+                await self._writer.flush()
+        except (TimeoutError, Superseded, StorageUnavailable):
+            logger.warning("batch %s: its last results run again", self._row.id)
+
     async def _give_up(self) -> None:
-        """Cancel the calls under way; those that have ended are lost with them."""
+        """Cancel the calls under way."""
         calls, self._calls, self._sequences = list(self._calls), {}, 0
         for task in calls:
             task.cancel()

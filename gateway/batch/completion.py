@@ -26,6 +26,11 @@ from gateway.store.files import FileRow, create_file, file_key, new_file_id
 from gateway.store.project_state import ProjectState
 
 DAY_S = 86_400
+INPUT_MISSING = BatchError(code="input_file_missing", message="The input file was deleted.")
+FILES_MISSING = BatchError(
+    code="files_missing", message="Results of the batch are no longer in the gateway's storage."
+)
+GIVEN_UP = BatchError(code="internal_error", message="The gateway could not finish the batch.")
 
 logger = logging.getLogger(__name__)
 

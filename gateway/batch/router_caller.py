@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gateway.asgi import App, Headers, Message, Scope
 from gateway.batch.line_caller import LineAnswer, LineCall
+from gateway.errors.anthropic import error_body
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import ModelNotFound
 from gateway.errors.state import AnswerTooLarge
@@ -72,12 +73,11 @@ class RouterCaller:
         try:
             identity = self._identities.of(call.project_id)
         except GatewayError as error:
-            return LineAnswer(status=error.status, body=error.body(), request_id=call.request_id)
+            return _refused(call, error)
         answer = _LineExchange(call.body)
         await self._app(_scope(call, identity), answer.receive, answer.send)
         if answer.is_too_large:
-            error = AnswerTooLarge.of(MAX_ANSWER >> 20)
-            return LineAnswer(status=error.status, body=error.body(), request_id=call.request_id)
+            return _refused(call, AnswerTooLarge.of(MAX_ANSWER >> 20))
         fields = answer.fields
         return LineAnswer(
             status=answer.status or 500,
@@ -121,6 +121,11 @@ class _LineExchange:
             self._is_too_large.set()
         if not self.is_too_large:
             self.body += part
+
+
+def _refused(call: LineCall, error: GatewayError) -> LineAnswer:
+    body = error_body(error, call.path, call.request_id.encode())
+    return LineAnswer(status=error.status, body=body, request_id=call.request_id)
 
 
 def _scope(call: LineCall, identity: ClientIdentity) -> Scope:

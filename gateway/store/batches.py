@@ -212,6 +212,8 @@ def cancel_batch(
         BatchNotCancellable: it has ended, or its files are being written.
     """
     found = batch(connection, project_id, batch_id, of_messages=of_messages)
+    if of_messages and found.status == "finalizing":
+        return found  # to Anthropic's clients it is still in progress
     if found.status not in CANCELLABLE:
         raise BatchNotCancellable.of(found.status)
     if found.status != "cancelling":

@@ -228,6 +228,8 @@ def window_seconds(window: str) -> int:
 
 def _input(connection: Transaction, project: str, file_id: str, now_s: int) -> FileRow:
     try:
+        if not file_id.isprintable():  # PostgreSQL takes no NUL
+            raise ObjectNotFound.of("File", file_id)
         found = file(connection, project, file_id, now_s)
     except ObjectNotFound:
         raise ObjectNotFound.of("File", file_id, "input_file_id") from None

@@ -211,6 +211,28 @@ async def test_lines_wait_for_a_busy_gateway(
     assert sorted(tries.values()) == [1] * 8 + [3, 6]
 
 
+async def test_a_run_that_is_stopped_keeps_what_has_been_answered(
+    state: ProjectState, clock: Clock
+) -> None:
+    """Nothing of it runs again, and nothing is paid for twice."""
+    row = await add_batch(state, LINES)
+
+    def answer(call: LineCall) -> tuple[int, Mapping[str, object]]:
+        if len(gateway.calls) >= 12:
+            gateway.is_open.clear()
+        return 200, {}
+
+    gateway = FakeGateway(answer)
+    stopping = asyncio.create_task(process(await claimed(state, gateway, clock)))
+    while gateway.is_open.is_set() or gateway.under_way < 4:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+
+    found = await shown(state, row)
+    assert found.completed == len(gateway.calls) - 4
+
+
 async def test_a_cancelled_batch_keeps_its_results(state: ProjectState, clock: Clock) -> None:
     """Lines under way are given up; all that have not run are in the error file."""
     gateway = FakeGateway()
