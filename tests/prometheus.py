@@ -101,12 +101,12 @@ def on_dashboard(series: Series) -> Series:
     return {name: labels for name, labels in series.items() if name in asked}
 
 
-OF_PROJECTS = re.compile(r"ray_gateway_(accounts|auth|limit|project|settlements|spend)_?")
+OPTIONAL = re.compile(r"ray_gateway_(accounts|auth|batch|limit|project|settlements|spend)")
 
 
-def without_projects(series: Series) -> Series:
-    """Those that a gateway without authentication has, too."""
-    return {name: labels for name, labels in series.items() if not OF_PROJECTS.match(name)}
+def of_every_gateway(series: Series) -> Series:
+    """Those that a gateway without authentication and without state has, too."""
+    return {name: labels for name, labels in series.items() if not OPTIONAL.match(name)}
 
 
 def scrape(session: Session) -> Series:

@@ -17,10 +17,10 @@ from tests.gateway_process import (
 )
 from tests.prometheus import (
     lacking,
+    of_every_gateway,
     on_dashboard,
     scrape,
     series_of_gateway,
-    without_projects,
 )
 
 pytestmark = pytest.mark.integration
@@ -233,7 +233,7 @@ def test_a_scrape_holds_what_the_dashboard_asks_for(redeployable: GatewayProcess
     names = {"splits": shadowed, "fallbacks": {"single": ["pair"]}}
     gateway.deploy_models(PAIR, SINGLE, max_body_mb=4, **names)
     wait_for(lambda: "both" in states(gateway))
-    wanted = without_projects(on_dashboard(series_of_gateway()))
+    wanted = of_every_gateway(on_dashboard(series_of_gateway()))
 
     for _ in range(2):  # the second finds its prompt in the cache
         with gateway.stream("both", "word " * 500, 5) as stream:
