@@ -109,10 +109,10 @@ class BatchWorker:
         now_s = self._state.now_s
         try:
             while await self._has_place(now_s):
-                held = self._held
-                row = await self._state.write(
-                    lambda c, held=held: claim_batch(c, self._name, now_s, LEASE_S, held)
+                claim = partial(
+                    claim_batch, worker=self._name, now_s=now_s, lease_s=LEASE_S, held=self._held
                 )
+                row = await self._state.write(claim)
                 if row is None:
                     break
                 self._begin(row)

@@ -34,7 +34,7 @@ def check_batch_creation(identity: ClientIdentity) -> None:
         RouteNotAllowed: its key may do less than its project.
     """
     project = identity.project
-    limits = (*project.rate_limits, *project.spend_limits)
-    has_limits = any(limit.key is not None and limit.key == identity.key for limit in limits)
-    if identity.models is not None or has_limits:
+    limited = {limit.key for limit in project.rate_limits}
+    limited |= {limit.key for limit in project.spend_limits}
+    if identity.models is not None or identity.key in limited:
         raise RouteNotAllowed("A key with models or limits of its own cannot create batches.")
