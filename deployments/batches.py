@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -22,6 +21,7 @@ from deployments.serve_internals.metrics import RayRecorder
 from deployments.watchdog import ReplicaWatchdog
 from gateway.assembly import RouterOptions, build_router
 from gateway.batch.batch_worker import BatchWorker
+from gateway.batch.config_follower import ConfigFollower
 from gateway.batch.model_rooms import RouterRooms
 from gateway.batch.router_caller import RouterCaller
 from gateway.config.loader import parse_accounts, parse_state
@@ -70,10 +70,8 @@ class Batches:
         self._recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
-        self._kept_config = ClusterConfigStore()
-        self._adopted: bytes | None = None
-        self._has_config = asyncio.Event()
         self._live_config = LiveConfig(environ=os.environ, needs_auth=not is_local)
+        self._follower = ConfigFollower(ClusterConfigStore().recall, self._live_config)
         self._discovery = Discovery(fleet)
         self._router = build_router(
             fleet,
@@ -93,7 +91,7 @@ class Batches:
         self._router.start()
         await self._discovery.wait_until_complete(DISCOVERY_TIMEOUT_S)
         self._discovering = asyncio.create_task(self._discovery.run(), name="discovery")
-        self._following = Periodic("the gateway config", CONFIG_PERIOD_S, self._follow_config)
+        self._following = Periodic("the gateway config", CONFIG_PERIOD_S, self._follower.follow)
         self._state: ProjectState | None = None
         self._worker: BatchWorker | None = None
         self._starting = asyncio.create_task(self._start(), name="batches-start")
@@ -126,25 +124,16 @@ class Batches:
         await self._router.close()
         await self._watchdog.stop()
 
-    async def _follow_config(self) -> None:
-        """Adopt the config that routers have adopted since the last call."""
-        kept = await self._kept_config.recall()
-        if kept is not None and kept != self._adopted:
-            with contextlib.suppress(ConfigError):  # routers say what is wrong with it
-                await self._live_config.adopt(json.loads(kept))
-            self._adopted = kept
-            self._has_config.set()
-
     async def _start(self) -> None:
         state = self._state = await open_state(self._config)
         self._following.start()
-        await self._has_config.wait()
+        await self._follower.wait_for_first()
         await self._router.wait_until_informed(INFORMED_TIMEOUT_S)
         router, live_config = self._router, self._live_config
         worker = BatchWorker(
             state,
             RouterCaller(
-                router.app, ProjectIdentities(live_config), live_config, router.resolver.knows
+                router.app, ProjectIdentities(live_config), live_config, router.resolver.model
             ),
             RouterRooms(router.fleet, router.pools, live_config),
             self._config.batches,

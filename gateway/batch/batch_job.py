@@ -3,17 +3,26 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from gateway.batch.batch_run import BatchRun
-from gateway.batch.completion import complete, delete_leftovers, record_unanswered
+from gateway.batch.completion import (
+    FILES_MISSING,
+    GIVEN_UP,
+    INPUT_MISSING,
+    complete,
+    delete_leftovers,
+    fail_without_results,
+    record_unanswered,
+)
 from gateway.batch.input_check import BatchError
 from gateway.batch.input_copy import InputCopy
 from gateway.batch.line_caller import LineCaller
 from gateway.batch.line_plan import LinePlan
 from gateway.batch.line_set import LineSet, unpack_lines
-from gateway.batch.preparation import MB, Preparation
+from gateway.batch.preparation import MB, Preparation, too_large
 from gateway.batch.result_lines import CANCELLED, EXPIRED
 from gateway.batch.result_writer import ResultWriter, folder_of
 from gateway.config.batches import BatchesConfig
@@ -32,6 +41,11 @@ from gateway.store.project_state import ProjectState
 LEASE_S = 15
 """How long a worker has a batch without a sign of life; then another one takes it over."""
 RENEWAL_S = 3.0
+MAX_CLAIMS = 500
+"""Claims of a batch after which it is ended: hours in which every worker of it failed."""
+LATE_S = 3600.0
+"""Time after its deadline from which on `MAX_LATE_CLAIMS` are enough."""
+MAX_LATE_CLAIMS = 50
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +71,8 @@ class BatchJob:
         self._config = config
         self._time_of_day = time_of_day
         self._clock = clock
+        self._has_ended = False
+        """Nobody has a claim to the batch any more."""
 
     async def process(self) -> None:
         """Bring the batch to its end.
@@ -68,29 +84,39 @@ class BatchJob:
         renewing = asyncio.create_task(self._keep_claim(), name=f"claim {self.row.id}")
         processing = asyncio.create_task(self._process(), name=f"batch {self.row.id}")
         try:
-            # The claim ends first only if another worker has the batch.
+            # The claim ends first if another worker has the batch, or the batch has ended.
             await asyncio.wait([renewing, processing], return_when=asyncio.FIRST_COMPLETED)
-            await (processing if processing.done() else renewing)
+            await (processing if processing.done() or self._has_ended else renewing)
         finally:
             for task in (renewing, processing):
                 task.cancel()
             await asyncio.wait([renewing, processing])
 
     async def _process(self) -> None:
+        if self._is_hopeless:
+            await self._fail(GIVEN_UP)
+            return
         try:
-            async with self._input() as copy:
-                if await self._prepare(copy):
-                    await self._run_lines(copy)
+            await self._process_input()
         except FileMissing:
-            logger.warning("batch %s: its input file has been deleted", self.row.id)
-            error = BatchError(code="input_file_missing", message="The input file was deleted.")
-            await self._complete("failed", [error])
+            await self._fail(FILES_MISSING)
 
-    @contextlib.asynccontextmanager
-    async def _input(self) -> AsyncIterator[InputCopy]:
-        copy = await InputCopy.fetch(self._state.files, self.row.input_key)
+    @property
+    def _is_hopeless(self) -> bool:
+        late_s = self._time_of_day() - self.row.expires_s
+        return self.row.epoch > (MAX_LATE_CLAIMS if late_s > LATE_S else MAX_CLAIMS)
+
+    async def _process_input(self) -> None:
+        # One that has been checked must be whole.
+        most = math.inf if self.row.plan_key else self._config.max_file_mb * MB
         try:
-            yield copy
+            copy = await InputCopy.fetch(self._state.files, self.row.input_key, most)
+        except FileMissing:
+            await self._complete("failed", [INPUT_MISSING])
+            return
+        try:
+            if await self._prepare(copy):
+                await self._run_lines(copy)
         finally:
             copy.close()
 
@@ -101,6 +127,9 @@ class BatchJob:
             return True
         if row.status == "cancelling":
             await self._complete("cancelled")
+            return False
+        if not copy.is_whole:
+            await self._complete("failed", [too_large(self._config)])
             return False
 
         def refusal(model: str) -> tuple[str, str] | None:
@@ -168,8 +197,18 @@ class BatchJob:
 
     async def _complete(self, status: EndStatus, errors: list[BatchError] | None = None) -> None:
         await complete(self._state, self.row, status, self._config, errors)
-        await delete_leftovers(self._state, self.row.id)
+        await self._clean_up()
         logger.info("batch %s: %s", self.row.id, status)
+
+    async def _fail(self, error: BatchError) -> None:
+        """End the batch without a look at its files."""
+        await fail_without_results(self._state, self.row, self._config, error)
+        await self._clean_up()
+        logger.error("batch %s: failed: %s", self.row.id, error.message)
+
+    async def _clean_up(self) -> None:
+        self._has_ended = True
+        await delete_leftovers(self._state, self.row.id)
 
     def _renew(self, connection: Transaction) -> BatchRow:
         row = self.row

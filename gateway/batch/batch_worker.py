@@ -5,8 +5,8 @@ import contextlib
 import logging
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -29,8 +29,10 @@ from gateway.store.batches import (
     BatchRow,
     Superseded,
     claim_batch,
+    count_unfinished,
+    is_project_kept_waiting,
     release_claim,
-    unfinished_batches,
+    unfinished_ids,
 )
 from gateway.store.database import DatabaseUnavailable, Transaction
 from gateway.store.file_storage import StorageUnavailable
@@ -78,6 +80,7 @@ class BatchWorker:
         self._clock = clock
         self._used_s: dict[str, float] = {}
         """When each model was seen last with interactive requests."""
+        self._turn = 0
         self._jobs: dict[asyncio.Task[None], BatchJob] = {}
         self._background = (
             Periodic("claiming batches", CLAIM_PERIOD_S, self.claim),
@@ -94,14 +97,7 @@ class BatchWorker:
         """Give up all batches; another worker goes on with them at once."""
         for each in self._background:
             await each.close()
-        jobs = dict(self._jobs)
-        for task in jobs:
-            task.cancel()
-        if jobs:
-            await asyncio.wait(jobs)
-        for job in jobs.values():
-            with contextlib.suppress(Superseded, DatabaseUnavailable):
-                await self._state.write(partial(_release, job.row))
+        await self._give_up(dict(self._jobs))
 
     @property
     def running(self) -> int:
@@ -109,27 +105,24 @@ class BatchWorker:
         return sum(job.run is not None for job in self._jobs.values())
 
     async def claim(self) -> None:
-        """Take over batches that nobody has, as many as may run."""
+        """Take over batches that nobody has, as many as may run; each project gets a place."""
         now_s = self._state.now_s
         try:
-            while len(self._jobs) < self._config.max_running:
-                row = await self._state.write(lambda c: claim_batch(c, self._name, now_s, LEASE_S))
+            while await self._has_place(now_s):
+                claim = partial(
+                    claim_batch, worker=self._name, now_s=now_s, lease_s=LEASE_S, held=self._held
+                )
+                row = await self._state.write(claim)
                 if row is None:
                     break
-                job = BatchJob(
-                    *(self._state, row, self._caller, self._config),
-                    time_of_day=self._time_of_day,
-                    clock=self._clock,
-                )
-                task = asyncio.create_task(self._process(job), name=f"job {row.id}")
-                self._jobs[task] = job
-                task.add_done_callback(self._jobs.pop)
+                self._begin(row)
             await self._count()
         except DatabaseUnavailable as error:
             logger.warning("the database of batches cannot be reached: %s", error)
 
     async def update_windows(self) -> None:
         """Share out what the engines have to spare now."""
+        self._turn += 1
         by_model: defaultdict[str, list[tuple[BatchJob, BatchRun]]] = defaultdict(list)
         for job in self._jobs.values():
             if job.run is not None:
@@ -143,11 +136,61 @@ class BatchWorker:
         try:
             # In this order: whatever has files by now, and has not ended, is among the rows.
             folders = {each.key.split("/")[1] for each in await self._state.files.keys(FOLDER)}
-            known = {row.id for row in await self._state.read(unfinished_batches)}
+            known = await self._state.read(unfinished_ids)
             for batch_id in folders - known:
                 await delete_leftovers(self._state, batch_id)
         except (DatabaseUnavailable, StorageUnavailable) as error:
             logger.warning("leftovers of batches stay for now: %s", error)
+
+    @property
+    def _held(self) -> list[str]:
+        return [job.row.id for job in self._jobs.values()]
+
+    def _begin(self, row: BatchRow) -> None:
+        job = BatchJob(
+            *(self._state, row, self._caller, self._config),
+            time_of_day=self._time_of_day,
+            clock=self._clock,
+        )
+        task = asyncio.create_task(self._process(job), name=f"job {row.id}")
+        self._jobs[task] = job
+        task.add_done_callback(self._jobs.pop)
+
+    async def _has_place(self, now_s: int) -> bool:
+        """Whether one more batch may run; one is given up for a project of which none does."""
+        if len(self._jobs) < self._config.max_running:
+            return True
+        spare = self._spare_job()
+        if spare is None:
+            return False
+        held = self._held
+        if not await self._state.read(lambda c: is_project_kept_waiting(c, now_s, held)):
+            return False
+        await self._give_up(spare)
+        return True
+
+    def _spare_job(self) -> dict[asyncio.Task[None], BatchJob] | None:
+        """The job with the last deadline of the project with most jobs; None if it has one."""
+        counts = Counter(job.row.project_id for job in self._jobs.values())
+        running = [(task, job) for task, job in self._jobs.items() if job.run is not None]
+        found = max(
+            running,
+            key=lambda each: (counts[each[1].row.project_id], each[1].row.expires_s),
+            default=None,
+        )
+        if found is None or counts[found[1].row.project_id] == 1:
+            return None
+        return dict([found])
+
+    async def _give_up(self, jobs: Mapping[asyncio.Task[None], BatchJob]) -> None:
+        """End jobs; whoever claims their batches next goes on with them at once."""
+        for task in jobs:
+            task.cancel()
+        if jobs:
+            await asyncio.wait(jobs)
+        for job in jobs.values():
+            with contextlib.suppress(Superseded, DatabaseUnavailable):
+                await self._state.write(partial(_release, job.row))
 
     def _share_out(self, model: str, runs: list[BatchRun]) -> None:
         rooms, now_s = self._rooms(model), self._clock()
@@ -159,6 +202,7 @@ class BatchWorker:
             guaranteed_share=self._config.guaranteed_share,
             line_tokens=max(run.tokens for run in runs),
             is_used=now_s < self._used_s.get(model, -math.inf) + IN_USE_S,
+            turn=self._turn,
         )
         if not rooms and self._config.wakes:
             windows[0] = WAKING
@@ -177,13 +221,12 @@ class BatchWorker:
             logger.exception("batch %s failed", job.row.id)
 
     async def _count(self) -> None:
-        rows = await self._state.read(unfinished_batches)
+        counts = await self._state.read(count_unfinished)
         for status in UNFINISHED:
-            self._recorder.set(BATCHES, (status,), sum(row.status == status for row in rows))
-        done = sum(row.completed + row.failed for row in rows)
-        total = sum(row.total for row in rows)
+            self._recorder.set(BATCHES, (status,), counts.by_status.get(status, 0))
+        done, waiting = counts.done, counts.total - counts.done
         under_way = sum(job.run.under_way for job in self._jobs.values() if job.run is not None)
-        for state, count in (("done", done), ("under_way", under_way), ("waiting", total - done)):
+        for state, count in (("done", done), ("under_way", under_way), ("waiting", waiting)):
             self._recorder.set(BATCH_LINES, (state,), count)
 
 

@@ -26,6 +26,11 @@ from gateway.store.files import FileRow, create_file, file_key, new_file_id
 from gateway.store.project_state import ProjectState
 
 DAY_S = 86_400
+INPUT_MISSING = BatchError(code="input_file_missing", message="The input file was deleted.")
+FILES_MISSING = BatchError(
+    code="files_missing", message="Results of the batch are no longer in the gateway's storage."
+)
+GIVEN_UP = BatchError(code="internal_error", message="The gateway could not finish the batch.")
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +71,7 @@ async def complete(
     """Make output and error file of all parts, and end the batch.
 
     Raises:
+        FileMissing: a part is no longer in the storage.
         Superseded: another worker has the batch; the files that were made belong to nobody.
         DatabaseUnavailable, StorageUnavailable: try again; nothing has changed.
     """
@@ -75,9 +81,32 @@ async def complete(
         for kind in ("output", "error")
         if (file := await _concatenate(state, kind, parts)) is not None
     ]
+    await _end(state, row, status, config, errors or [], files)
+
+
+async def fail_without_results(
+    state: ProjectState, row: BatchRow, config: BatchesConfig, error: BatchError
+) -> None:
+    """End a batch whose results cannot be read; the storage is not asked for anything.
+
+    Raises:
+        Superseded: another worker has the batch.
+        DatabaseUnavailable: try again; nothing has changed.
+    """
+    await _end(state, row, "failed", config, [error], [])
+
+
+async def _end(
+    state: ProjectState,
+    row: BatchRow,
+    status: EndStatus,
+    config: BatchesConfig,
+    errors: list[BatchError],
+    files: list[_ResultFile],
+) -> None:
     now_s = state.now_s
     lifetime_s = row.output_lifetime_s or config.output_days * DAY_S
-    noted = [msgspec.structs.asdict(each) for each in errors or ()]
+    noted = [msgspec.structs.asdict(each) for each in errors]
 
     def end(connection: Transaction) -> None:
         ids = {file.kind: file.id for file in files}

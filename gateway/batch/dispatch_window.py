@@ -146,14 +146,17 @@ def dispatch_windows(
     guaranteed_share: float,
     line_tokens: float = 0.0,
     is_used: bool = False,
+    turn: int = 0,
 ) -> list[DispatchWindow]:
-    """Windows of the batches of one model, which come in the order of their deadlines."""
+    """Windows of the batches of one model, which come in the order of their deadlines.
+
+    `turn`: grows with each call, so that each batch gets prompt tokens in its turn.
+    """
     rooms = list(replicas)
     spare = sum(spare_lines(each, line_tokens, is_used=is_used) for each in rooms)
     most = math.floor(guaranteed_share * sum(each.slots for each in rooms))
     if rooms and guaranteed_share:
         most = max(1, most)
-    limits = _start_limits(rooms, len(paces), is_used=is_used)
     windows: list[DispatchWindow] = []
     for pace in paces:
         given = min(spare, pace.left)
@@ -161,17 +164,28 @@ def dispatch_windows(
         needed = needed_lines(pace)
         guaranteed = min(most, needed) if needed > given else 0
         most -= guaranteed
-        windows.append(DispatchWindow(max(given, guaranteed), guaranteed, *limits))
-    return windows
+        windows.append(DispatchWindow(max(given, guaranteed), guaranteed))
+    return _with_prompts(windows, rooms, turn, is_used=is_used)
 
 
-def _start_limits(
-    rooms: Sequence[ReplicaRoom], batches: int, *, is_used: bool
-) -> tuple[float, float, float]:
-    """Tokens of all lines that start, of one line, and the rest for each token of larger ones."""
-    tokens = sum(spare_tokens(each, is_used=is_used) for each in rooms) / max(1, batches)
-    if not is_used or not rooms:
-        return tokens, math.inf, 0.0
-    largest = min(_most_tokens(each, is_used=True) for each in rooms)
-    rest_s = max(map(_prefill_s, rooms)) / LARGE_SHARE / len(rooms)
-    return tokens, largest, rest_s
+def _with_prompts(
+    windows: list[DispatchWindow], rooms: Sequence[ReplicaRoom], turn: int, *, is_used: bool
+) -> list[DispatchWindow]:
+    """The same windows with what of prompts may start, where not all lines are guaranteed.
+
+    Beside others, the tokens of this moment go to one batch whole: with a share of them, no batch
+    could start a line.
+    """
+    sharing = [position for position, each in enumerate(windows) if each.lines > each.guaranteed]
+    tokens = sum(spare_tokens(each, is_used=is_used) for each in rooms)
+    largest, rest_s = math.inf, 0.0
+    if is_used and rooms:
+        largest = min(_most_tokens(each, is_used=True) for each in rooms)
+        rest_s = max(map(_prefill_s, rooms)) / LARGE_SHARE / len(rooms) * len(sharing)
+    found = list(windows)
+    for number, position in enumerate(sharing):
+        share = 1 / len(sharing) if not is_used else turn % len(sharing) == number
+        found[position] = msgspec.structs.replace(
+            windows[position], tokens=tokens * share, largest=largest, rest_s=rest_s
+        )
+    return found

@@ -11,6 +11,7 @@ from xxhash import xxh3_64_intdigest
 from gateway.batch.input_lines import InputLine
 from gateway.config.batches import BatchesConfig
 from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import shown_model
 from gateway.request.head import RequestHead
 from gateway.request.routes import parse_head
 
@@ -18,6 +19,8 @@ MAX_ERRORS = 100
 """Errors that are listed of one file; the check ends with the last of them."""
 MAX_CUSTOM_ID = 512
 """Characters of a `custom_id`."""
+MAX_MESSAGE = 1000
+"""Characters of a message, which may quote a line."""
 MAX_EMBEDDING_INPUTS = 50_000
 """Texts to embed of all lines together for each 50,000 lines that a file may have, as OpenAI has
 it."""
@@ -175,8 +178,8 @@ class InputCheck:
         self.model = self.model or model
         if model != self.model:
             message = (
-                f"All requests of a batch must be for one model; the first one is for"
-                f" `{self.model}`."
+                "All requests of a batch must be for one model; the first one is for"
+                f" `{shown_model(self.model)}`."
             )
             raise InvalidLine("mismatched_model", message, "body.model")
 
@@ -190,4 +193,5 @@ class InputCheck:
     def _note(
         self, code: str, message: str, line: int | None = None, param: str | None = None
     ) -> None:
+        message = message[:MAX_MESSAGE]
         self.errors.append(BatchError(code=code, message=message, line=line, param=param))

@@ -1,12 +1,14 @@
 """Copy of an input file on this machine's disk, from which lines are read in any order."""
 
 import asyncio
+import contextlib
+import math
 import os
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import BinaryIO, Self
 
 from gateway.batch.line_plan import LinePlace
+from gateway.batch.temporary_files import disk_errors, temporary_file
 from gateway.store.file_storage import FileStorage
 
 BLOCK = 1 << 20
@@ -17,21 +19,22 @@ class InputCopy:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.is_whole = True
+        """Whether all of the file has been copied."""
 
     @classmethod
-    async def fetch(cls, storage: FileStorage, key: str) -> Self:
-        """Copy a file out of the storage.
+    async def fetch(cls, storage: FileStorage, key: str, max_bytes: float = math.inf) -> Self:
+        """Copy a file out of the storage; of one with more than `max_bytes`, nothing of use.
 
         Raises:
             FileMissing: it has been deleted.
-            StorageUnavailable: it cannot be read.
+            StorageUnavailable: it cannot be read, or there is no room for a copy.
         """
         # Opened here: what a thread opens could be lost.
-        copy = cls(tempfile.TemporaryFile())  # noqa: SIM115 - `close` closes it
+        copy = cls(temporary_file())
         try:
-            async for block in storage.read(key):
-                await asyncio.to_thread(copy._file.write, block)
-            await asyncio.to_thread(copy._file.flush)
+            with disk_errors():
+                await copy._fill(storage.read(key), max_bytes)
         except BaseException:
             copy.close()
             raise
@@ -39,16 +42,31 @@ class InputCopy:
 
     async def line(self, place: LinePlace) -> bytes:
         """The bytes of one line."""
-        number = self._file.fileno()
-        return await asyncio.to_thread(os.pread, number, place.length, place.offset)
+        return await self._read(place.length, place.offset)
 
     async def read(self) -> AsyncIterator[bytes]:
         """The whole file, in blocks."""
         offset = 0
-        while block := await asyncio.to_thread(os.pread, self._file.fileno(), BLOCK, offset):
+        while block := await self._read(BLOCK, offset):
             yield block
             offset += len(block)
 
     def close(self) -> None:
         """Delete it."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still to be written has no room
+            self._file.close()
+
+    async def _fill(self, blocks: AsyncGenerator[bytes, None], max_bytes: float) -> None:
+        written = 0
+        async with contextlib.aclosing(blocks):
+            async for block in blocks:
+                written += len(block)
+                if written > max_bytes:
+                    self.is_whole = False
+                    return
+                await asyncio.to_thread(self._file.write, block)
+        await asyncio.to_thread(self._file.flush)
+
+    async def _read(self, length: int, offset: int) -> bytes:
+        with disk_errors():
+            return await asyncio.to_thread(os.pread, self._file.fileno(), length, offset)

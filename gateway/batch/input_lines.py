@@ -1,9 +1,12 @@
 """Lines of an input file, read from a stream of bytes in bounded memory."""
 
-from collections.abc import AsyncGenerator, AsyncIterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from typing import NamedTuple
 
 NEWLINE = b"\n"
+LINES_AT_A_TIME = 256
+"""Lines, blank ones included, that are split off before the event loop runs anything else."""
 
 
 class InputLine(NamedTuple):
@@ -29,9 +32,12 @@ async def split_lines(
     splitter = _Splitter(max_bytes)
     async for part in parts:
         for line in splitter.feed(part):
-            yield line
-    for line in splitter.finish():
-        yield line
+            if line is None:
+                await asyncio.sleep(0)
+            else:
+                yield line
+    if (last := splitter.finish()) is not None:
+        yield last
 
 
 class _Splitter:
@@ -42,17 +48,19 @@ class _Splitter:
         self._length = 0
         self._kept = bytearray()
 
-    def feed(self, part: bytes) -> list[InputLine]:
-        found: list[InputLine] = []
+    def feed(self, part: bytes) -> Iterator[InputLine | None]:
+        """The lines that end in a part, and None whenever that has taken a while."""
         start = 0
         while (end := part.find(NEWLINE, start)) >= 0:
             self._extend(part[start:end])
-            found += self._end(len(NEWLINE))
+            if (line := self._end(len(NEWLINE))) is not None:
+                yield line
+            if self._number % LINES_AT_A_TIME == 0:
+                yield None
             start = end + len(NEWLINE)
         self._extend(part[start:])
-        return found
 
-    def finish(self) -> list[InputLine]:
+    def finish(self) -> InputLine | None:
         return self._end(0)
 
     def _extend(self, data: bytes) -> None:
@@ -62,7 +70,7 @@ class _Splitter:
         else:
             self._kept.clear()
 
-    def _end(self, newline: int) -> list[InputLine]:
+    def _end(self, newline: int) -> InputLine | None:
         is_whole = self._length <= self._max_bytes
         data = bytes(self._kept) if is_whole else None
         line = InputLine(self._number, self._offset, self._length, data)
@@ -70,4 +78,4 @@ class _Splitter:
         self._offset += self._length + newline
         self._length = 0
         self._kept.clear()
-        return [] if data is not None and not data.strip() else [line]
+        return None if data is not None and not data.strip() else line

@@ -1,26 +1,27 @@
 """Plan of a batch: where each line is in its input file, in the order in which lines run.
 
-A plan is a file of records of 20 bytes, so a million lines fit into 20 MB. It is made by an
+A plan is a file of records of 24 bytes, so a million lines fit into 24 MB. It is made by an
 external merge sort: so many lines at a time are sorted in memory, and each sorted run waits in a
 temporary file.
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from struct import Struct
 from typing import BinaryIO, NamedTuple, Self
 
 from gateway.batch.line_order import shared_depth
+from gateway.batch.temporary_files import disk_errors, temporary_file
 from gateway.kvcache.prefix import KEY_BYTES as PREFIX_BYTES
 
 RUN_LINES = 50_000
 """Lines that are sorted in memory: some 20 MB."""
 WRITTEN_LINES = 4096
 """Lines of a plan that are handed on at a time."""
-_RECORD = Struct("<IQII")
+_RECORD = Struct("<IQIII")
 _KEY_LENGTH = Struct("<H")
 RECORD_BYTES = _RECORD.size
 
@@ -34,6 +35,8 @@ class LinePlace(NamedTuple):
     length: int
     prompt_bytes: int
     """Bytes of its prompt; in a plan, those that it does not share with the line before it."""
+    sequences: int = 1
+    """Sequences that an engine runs for it: its prompts, times the answers that it wants."""
 
 
 class LineSorter:
@@ -46,25 +49,32 @@ class LineSorter:
         self.lines = 0
 
     async def add(self, key: bytes, place: LinePlace) -> None:
-        """Add a line; those with equal keys stay in the order of the file."""
+        """Add a line; those with equal keys stay in the order of the file.
+
+        Raises:
+            StorageUnavailable: there is no room for a temporary file.
+        """
         self._run.append((key, place))
         self.lines += 1
         if len(self._run) >= self._run_lines:
             run, self._run = self._run, []
-            self._spilled.append(tempfile.TemporaryFile())  # noqa: SIM115 - `close` closes it
-            await asyncio.to_thread(_spill, run, self._spilled[-1])
+            self._spilled.append(temporary_file())
+            with disk_errors():
+                await asyncio.to_thread(_spill, run, self._spilled[-1])
 
     async def plan(self) -> AsyncIterator[bytes]:
         """The records of all lines in order, some at a time."""
         merged = heapq.merge(*map(_read_run, self._spilled), sorted(self._run))
         fresh = _fresh(merged)
-        while written := await asyncio.to_thread(_next_records, fresh):
-            yield written
+        with disk_errors():
+            while written := await asyncio.to_thread(_next_records, fresh):
+                yield written
 
     def close(self) -> None:
         """Delete the temporary files."""
         for file in self._spilled:
-            file.close()
+            with contextlib.suppress(OSError):  # what is still to be written has no room
+                file.close()
 
 
 class LinePlan:

@@ -46,7 +46,7 @@ def room_of(state: ReplicaState, replicas: ReplicaSet, prefill_s: float) -> Repl
     return ReplicaRoom(
         slots=facts.max_sequences,
         sequences=state.sequences,
-        ours=state.requests_sent,
+        ours=state.sequences_sent,
         kv_tokens=facts.kv_tokens,
         free_tokens=load.free_tokens,
         pending_tokens=load.pending_tokens,

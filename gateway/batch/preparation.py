@@ -15,8 +15,8 @@ from gateway.kvcache.prefix import prompt_of
 LINES_AT_A_TIME = 32
 """Lines that are checked before the event loop runs anything else: some milliseconds."""
 MB = 2**20
-MAX_PROMPT = 2**32 - 1
-"""Bytes of a prompt that a plan can tell."""
+MAX_COUNT = 2**32 - 1
+"""Bytes of a prompt, and sequences, that a plan can tell."""
 
 Refusal = Callable[[str], tuple[str, str] | None]
 """Says for a model why no line for it would be answered: a code and a message; None if it may."""
@@ -47,16 +47,13 @@ class Preparation:
 
     async def read(self, parts: AsyncIterable[bytes]) -> Prepared:
         """Check all lines, and sort those that are valid."""
-        most = int(self._config.max_file_mb * MB)
         async with contextlib.aclosing(split_lines(parts, self._max_line)) as lines:
             async for line in lines:
-                if line.offset + line.length > most:
-                    return Prepared([_too_large(self._config)])
                 if (checked := self._check.check(line)) is not None:
                     await self._add(checked)
                 if self._check.is_over:
                     return Prepared(self._check.errors)
-                if line.number % LINES_AT_A_TIME == 0:
+                if self._check.lines % LINES_AT_A_TIME == 0:
                     await asyncio.sleep(0)
         self._check.finish()
         if not self._check.errors and (refusal := self._refusal(self._check.model)) is not None:
@@ -75,11 +72,15 @@ class Preparation:
     async def _add(self, checked: CheckedLine) -> None:
         prompt = prompt_of(checked.head, path=self._endpoint)
         line = checked.line
-        place = LinePlace(line.number, line.offset, line.length, min(prompt.size, MAX_PROMPT))
+        place = LinePlace(
+            *(line.number, line.offset, line.length, min(prompt.size, MAX_COUNT)),
+            sequences=min(checked.head.sequences, MAX_COUNT),
+        )
         self._last = line.number
         await self.sorter.add(order_key(prompt.keys), place)
 
 
-def _too_large(config: BatchesConfig) -> BatchError:
+def too_large(config: BatchesConfig) -> BatchError:
+    """The error of a file that is larger than input files may be."""
     message = f"The file has more than {config.max_file_mb:g} MB."
     return BatchError(code="file_too_large", message=message)

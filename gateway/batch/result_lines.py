@@ -82,7 +82,9 @@ _answers = msgspec.json.Decoder(_AnswerWithUsage)
 def answer_line(custom_id: str, status: int, request_id: str, body: bytes) -> bytes:
     """A line with an answer; a body that is no JSON becomes a JSON string."""
     try:
-        msgspec.json.decode(body)
+        # Checked without making objects of it, which would take many times its size.
+        body.decode()
+        msgspec.json.decode(body, type=msgspec.Raw)
         raw = msgspec.Raw(_on_one_line(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raw = msgspec.Raw(msgspec.json.encode(body.decode(errors="replace")))

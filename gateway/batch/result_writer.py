@@ -61,6 +61,8 @@ class ResultWriter:
         self._epoch = epoch
         self._clock = clock
         self._waiting: list[LineResult] = []
+        self._writing: list[LineResult] = []
+        """Results that are being written; nobody knows yet whether they have been."""
         self._bytes = 0
         self._since_s = 0.0
         self._flushes = 0
@@ -91,16 +93,23 @@ class ResultWriter:
     async def flush(self) -> None:
         """Write the results that wait, however long storage or database are away.
 
+        If this is cancelled, the next call writes the same once more, which changes nothing if it
+        has been written.
+
         Raises:
             Superseded: another worker has the batch.
         """
-        if not self._waiting:
-            return
-        results, self._waiting, self._bytes = self._waiting, [], 0
-        self._flushes += 1
+        while self._writing or self._waiting:
+            if not self._writing:
+                self._writing, self._waiting, self._bytes = self._waiting, [], 0
+                self._flushes += 1
+            await self._write_until_written()
+            self._writing = []
+
+    async def _write_until_written(self) -> None:
         while True:
             try:
-                await self._write(results)
+                await self._write(self._writing)
             except (DatabaseUnavailable, StorageUnavailable) as error:
                 logger.warning(
                     "batch %s: results cannot be written, trying again: %s", self._batch_id, error

@@ -1,12 +1,15 @@
 """Sends lines of batches through a router in the same process, on behalf of their projects."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.asgi import App, Headers, Message, Scope
 from gateway.batch.line_caller import LineAnswer, LineCall
+from gateway.errors.anthropic import error_body
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import ModelNotFound
+from gateway.errors.state import AnswerTooLarge
 from gateway.header_names import (
     PRIORITY,
     REQUEST_ID,
@@ -21,6 +24,8 @@ from gateway.serving.model_access import allowed_route
 from gateway.serving.route_access import check_route
 from gateway.serving.trusted_requests import ProjectIdentities
 
+MAX_ANSWER = 64 << 20
+"""Bytes of an answer that are held in memory until its line is written."""
 CLIENT = ("batches", 0)
 """Address of the client of lines, where nobody is authenticated."""
 
@@ -28,7 +33,8 @@ CLIENT = ("batches", 0)
 class RouterCaller:
     """`LineCaller` over a router that lets in whatever says in its scope whose it is.
 
-    `knows`: whether there is a model or adapter of a name.
+    `find`: raises an error where no model or adapter has a name: `ModelNotFound`, or another one if
+    it may still become known.
     """
 
     def __init__(
@@ -36,12 +42,12 @@ class RouterCaller:
         app: App,
         identities: ProjectIdentities,
         live_config: LiveConfig,
-        knows: Callable[[str], bool],
+        find: Callable[[str], object],
     ) -> None:
         self._app = app
         self._identities = identities
         self._live_config = live_config
-        self._knows = knows
+        self._find = find
 
     def refusal(self, project_id: str, path: str, model: str) -> tuple[str, str] | None:
         """Code and message of why no line of a batch would be answered; None if some may be."""
@@ -49,21 +55,29 @@ class RouterCaller:
             identity = self._identities.of(project_id)
             check_route(identity, path, self._live_config.config.auth)
             route = allowed_route(identity, model, b"", self._live_config.names)
-            if not any(self._knows(name) for name in route.models):
-                raise ModelNotFound(model)
+            self._check_known(model, route.models)
         except GatewayError as error:
             # What is not known yet, its lines wait for.
             return None if error.status == 503 else (error.code, error.message)
         return None
+
+    def _check_known(self, model: str, targets: Sequence[str]) -> None:
+        for name in targets:
+            with contextlib.suppress(ModelNotFound):
+                self._find(name)
+                return
+        raise ModelNotFound(model)
 
     async def call(self, call: LineCall) -> LineAnswer:
         """Have a line answered; cancelled, it leaves the engine at once."""
         try:
             identity = self._identities.of(call.project_id)
         except GatewayError as error:
-            return LineAnswer(status=error.status, body=error.body(), request_id=call.request_id)
+            return _refused(call, error)
         answer = _LineExchange(call.body)
         await self._app(_scope(call, identity), answer.receive, answer.send)
+        if answer.is_too_large:
+            return _refused(call, AnswerTooLarge.of(MAX_ANSWER >> 20))
         fields = answer.fields
         return LineAnswer(
             status=answer.status or 500,
@@ -82,18 +96,36 @@ class _LineExchange:
         self.status = 0
         self.fields: Mapping[bytes, bytes] = {}
         self.body = bytearray()
+        self._is_too_large = asyncio.Event()
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether more has been answered than may be; nothing of it is kept."""
+        return self._is_too_large.is_set()
 
     async def receive(self) -> Message:
         if not self._parts:
-            await asyncio.Event().wait()  # the client stays until its call is cancelled
+            # The client stays until its call is cancelled, or until it has read enough.
+            await self._is_too_large.wait()
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": self._parts.pop(), "more_body": False}
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.fields = dict(message["headers"])
-        else:
-            self.body += message.get("body", b"")
+            return
+        part = message.get("body", b"")
+        if len(self.body) + len(part) > MAX_ANSWER:
+            self.body.clear()
+            self._is_too_large.set()
+        if not self.is_too_large:
+            self.body += part
+
+
+def _refused(call: LineCall, error: GatewayError) -> LineAnswer:
+    body = error_body(error, call.path, call.request_id.encode())
+    return LineAnswer(status=error.status, body=body, request_id=call.request_id)
 
 
 def _scope(call: LineCall, identity: ClientIdentity) -> Scope:

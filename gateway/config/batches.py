@@ -15,7 +15,10 @@ class BatchesConfig(Strict):
     max_line_mb: float = Field(default=10.0, gt=0, le=512)
     """Maximum size of one line of it, in megabytes."""
     max_running: int = Field(default=8, ge=1, le=1000)
-    """Batches that run at the same time; others wait."""
+    """Batches that run at the same time; others wait. A project whose batch waits while none of its
+    own runs gets a place of one that has several."""
+    max_unfinished: int = Field(default=1000, ge=1, le=1_000_000)
+    """Batches of a project that have not ended; to create more is refused."""
     guaranteed_share: float = Field(default=0.5, ge=0, le=1)
     """Share of an engine's slots that a batch may take, whoever else waits, once it would miss its
     completion window otherwise. 0: batches only ever get what is spare."""

@@ -7,6 +7,8 @@ STATE_PATHS = (
     "/v1/messages/batches",
 )
 """Paths that State answers, with all below them."""
+BATCH_CREATIONS = frozenset({"/v1/batches", "/v1/messages/batches"})
+"""Paths that create a batch, if they are asked with `POST`."""
 BELOW_INFERENCE = ("/v1/chat/completions/", "/v1/responses/")
 """Beginnings of the paths of what an inference route has stored."""
 STORED_CHATS = "/v1/chat/completions"

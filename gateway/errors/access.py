@@ -20,7 +20,7 @@ class InvalidKey(InvalidRequest):
 
 
 class RouteNotAllowed(InvalidRequest):
-    """The client's project may not use this URL."""
+    """The client's project, or its key, may not use this URL."""
 
     status = 403
     code = "route_not_allowed"

@@ -108,9 +108,9 @@ class ModelNotFound(InvalidRequest):
     code = "model_not_found"
 
     def __init__(self, model: str, param: str | None = "model") -> None:
-        shown = model if len(model) <= MAX_SHOWN_MODEL else model[:MAX_SHOWN_MODEL] + "..."
         super().__init__(
-            f"The model `{shown}` does not exist or you do not have access to it.", param
+            f"The model `{shown_model(model)}` does not exist or you do not have access to it.",
+            param,
         )
         # Unpickling calls the class with `args`, so they must be its own arguments.
         self.args = (model, param)
@@ -207,3 +207,8 @@ class UpgradeRefused(InvalidRequest):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What the gateway speaks instead, as HTTP asks for."""
         return [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close")]
+
+
+def shown_model(model: str) -> str:
+    """A client's name of a model as messages have it; a long one is cut."""
+    return model if len(model) <= MAX_SHOWN_MODEL else model[:MAX_SHOWN_MODEL] + "..."

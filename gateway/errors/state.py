@@ -1,7 +1,7 @@
 """Errors of the APIs that keep something for projects: files, uploads, batches, responses."""
 
 from gateway import header_names
-from gateway.errors.gateway_error import GatewayError
+from gateway.errors.gateway_error import NO_RETRY, GatewayError
 from gateway.errors.request import MAX_SHOWN_PATH, InvalidRequest
 
 
@@ -50,6 +50,27 @@ class StorageFull(InvalidRequest):
     code = "storage_quota_exceeded"
 
 
+class TooManyBatches(InvalidRequest):
+    """The project has as many batches that have not ended as `batches.max_unfinished` allows."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "batch_limit_exceeded"
+
+    @classmethod
+    def of(cls, most: int) -> "TooManyBatches":
+        """Make the error for the most batches that a project may have."""
+        return cls(
+            f"Your project has {most:,} batches that have not ended. Create more once some have,"
+            " or put more requests into each."
+        )
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Not to try again at once: a batch takes a while."""
+        return [NO_RETRY]
+
+
 class BatchNotCancellable(InvalidRequest):
     """The batch has ended, or its files are being written."""
 
@@ -59,6 +80,17 @@ class BatchNotCancellable(InvalidRequest):
     def of(cls, status: str) -> "BatchNotCancellable":
         """Make the error for the status of a batch."""
         return cls(f"Cannot cancel a batch with status '{status}'.", "batch_id")
+
+
+class AnswerTooLarge(InvalidRequest):
+    """The answer to a request of a batch is longer than such answers may be."""
+
+    code = "answer_too_large"
+
+    @classmethod
+    def of(cls, most_mb: int) -> "AnswerTooLarge":
+        """Make the error for the most megabytes."""
+        return cls(f"The answer has more than {most_mb} MB. Ask for less in one request.")
 
 
 class BatchNotEnded(InvalidRequest):

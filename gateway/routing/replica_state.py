@@ -100,6 +100,11 @@ class ReplicaState:
         return len(self._sent)
 
     @property
+    def sequences_sent(self) -> int:
+        """Sequences of this router's requests at the replica."""
+        return sum([request.decision.sequences for request in self._sent.values()])
+
+    @property
     def requests_queued(self) -> int:
         """Number of this router's requests that wait for the replica."""
         return len(self._queued)

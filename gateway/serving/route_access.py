@@ -1,4 +1,4 @@
-"""Which routes a project may use."""
+"""Which routes a client may use."""
 
 from gateway.config.auth import Auth
 from gateway.errors.access import RouteNotAllowed
@@ -25,3 +25,16 @@ def check_route(identity: ClientIdentity, path: str, auth: Auth | None) -> None:
     """
     if not may_use_route(identity, path, auth):
         raise RouteNotAllowed(f"Your project may not use {path}.")
+
+
+def check_batch_creation(identity: ClientIdentity) -> None:
+    """Check whether a client may create batches, whose requests are those of the project itself.
+
+    Raises:
+        RouteNotAllowed: its key may do less than its project.
+    """
+    project = identity.project
+    limited = {limit.key for limit in project.rate_limits}
+    limited |= {limit.key for limit in project.spend_limits}
+    if identity.models is not None or identity.key in limited:
+        raise RouteNotAllowed("A key with models or limits of its own cannot create batches.")

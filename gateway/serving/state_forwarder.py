@@ -3,10 +3,13 @@
 import asyncio
 
 from gateway.asgi import Message, Receive, Scope, has_body
+from gateway.config.state_paths import BATCH_CREATIONS
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.state import StateNotConfigured
+from gateway.serving.client_identity import identity_in
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.drain import Drain
+from gateway.serving.route_access import check_batch_creation
 from gateway.serving.state_client import StateClient
 from gateway.upstream.headers import CONNECTION_CLOSE
 
@@ -41,6 +44,8 @@ class StateForwarder:
     async def _forward(self, scope: Scope, receive: Receive, response: ClientResponse) -> None:
         if self._client is None:
             raise StateNotConfigured.at(scope["method"], scope["path"])
+        if scope["method"] == "POST" and scope["path"] in BATCH_CREATIONS:
+            check_batch_creation(identity_in(scope))
         with self._drain.request():
             await self._client.forward(scope, receive, response)
 

@@ -3,7 +3,7 @@
 from gateway.asgi import Scope
 from gateway.errors.access import AuthUnavailable, InvalidKey
 from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
-from gateway.serving.client_identity import identity_in
+from gateway.serving.client_identity import IDENTITY
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.route_access import check_route, may_use_route
 
@@ -19,15 +19,20 @@ class TrustedRequests:
 
     def admit_known(self, scope: Scope) -> bool:
         """Let a request in; False if `admit` has to say why not."""
-        return may_use_route(identity_in(scope), scope["path"], self._live_config.config.auth)
+        if IDENTITY not in scope:
+            return False
+        return may_use_route(scope[IDENTITY], scope["path"], self._live_config.config.auth)
 
     async def admit(self, scope: Scope) -> None:
         """Refuse a request.
 
         Raises:
+            InvalidKey: its scope does not say whose it is.
             RouteNotAllowed: its project may not use its path.
         """
-        check_route(identity_in(scope), scope["path"], self._live_config.config.auth)
+        if IDENTITY not in scope:
+            raise InvalidKey("The request does not say whose it is.")
+        check_route(scope[IDENTITY], scope["path"], self._live_config.config.auth)
 
 
 class ProjectIdentities:

@@ -5,13 +5,13 @@ worker writes names its epoch; once another worker has claimed the batch, it is 
 (`Superseded`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.state import BatchNotCancellable, BatchNotEnded, ObjectNotFound
+from gateway.errors.state import BatchNotCancellable, BatchNotEnded, ObjectNotFound, TooManyBatches
 from gateway.store.batch_tables import batch_parts, batches
 from gateway.store.changes import new_id
 from gateway.store.pages import Cursor, Page, page_of
@@ -34,6 +34,7 @@ MESSAGES = "/v1/messages"
 """Endpoint of the batches of Anthropic's API, which OpenAI's does not show."""
 PREFIX = "batch_"
 MESSAGES_PREFIX = "msgbatch_"
+_IS_UNFINISHED = batches.c.status.in_(UNFINISHED)
 CANCELLABLE: tuple[BatchStatus, ...] = ("validating", "in_progress", "cancelling")
 
 
@@ -130,8 +131,26 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
 
 
-def create_batch(connection: sa.Connection, new: NewBatch) -> BatchRow:
-    """Create a batch that waits for a worker to check its input file."""
+class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Batches of all projects that have not ended, and their requests."""
+
+    by_status: Mapping[BatchStatus, int]
+    total: int
+    done: int
+
+
+def create_batch(connection: sa.Connection, new: NewBatch, max_unfinished: int) -> BatchRow:
+    """Create a batch that waits for a worker to check its input file.
+
+    `max_unfinished`: batches of its project that may be unfinished, with this one.
+
+    Raises:
+        TooManyBatches: it would have more.
+    """
+    of_project = sa.and_(batches.c.project_id == new.project_id, _IS_UNFINISHED)
+    unfinished = connection.scalar(sa.select(sa.func.count()).where(of_project)) or 0
+    if unfinished >= max_unfinished:
+        raise TooManyBatches.of(max_unfinished)
     prefix = MESSAGES_PREFIX if new.endpoint == MESSAGES else PREFIX
     values = msgspec.structs.asdict(new) | {"id": new_id(prefix), "status": "validating"}
     connection.execute(batches.insert().values(**values))
@@ -193,6 +212,8 @@ def cancel_batch(
         BatchNotCancellable: it has ended, or its files are being written.
     """
     found = batch(connection, project_id, batch_id, of_messages=of_messages)
+    if of_messages and found.status == "finalizing":
+        return found  # to Anthropic's clients it is still in progress
     if found.status not in CANCELLABLE:
         raise BatchNotCancellable.of(found.status)
     if found.status != "cancelling":
@@ -202,19 +223,15 @@ def cancel_batch(
 
 
 def claim_batch(
-    connection: sa.Connection, worker: str, now_s: int, lease_s: int
+    connection: sa.Connection, worker: str, now_s: int, lease_s: int, held: Collection[str] = ()
 ) -> BatchRow | None:
-    """Take over the unfinished batch that nobody has and whose deadline is first, if there is one.
+    """Take over the unfinished batch that nobody has and whose turn it is, if there is one.
 
-    It is the worker's for `lease_s` seconds.
+    The project with the fewest batches in work comes first, and then the first deadline. The batch
+    is the worker's for `lease_s` seconds. `held`: ids of those that it has already: their claims
+    run out, too, while it cannot reach the database.
     """
-    query = (
-        sa.select(batches.c.id)
-        .where(batches.c.status.in_(UNFINISHED), batches.c.lease_until_s <= now_s)
-        .order_by(batches.c.expires_s, batches.c.seq)
-        .limit(1)
-    )
-    batch_id = connection.scalar(query)
+    batch_id = connection.scalar(sa.select(_waiting(now_s, held).c.id))
     if batch_id is None:
         return None
     claim = batches.update().where(batches.c.id == batch_id)
@@ -222,6 +239,13 @@ def claim_batch(
         claim.values(worker=worker, epoch=batches.c.epoch + 1, lease_until_s=now_s + lease_s)
     )
     return _row(connection, batch_id)
+
+
+def is_project_kept_waiting(
+    connection: sa.Connection, now_s: int, held: Collection[str] = ()
+) -> bool:
+    """Whether a project has batches that nobody has, and none in work; `held`: as for a claim."""
+    return connection.scalar(sa.select(_waiting(now_s, held).c.in_work)) == 0
 
 
 def renew_claim(
@@ -351,11 +375,47 @@ def end_batch(  # noqa: PLR0913 - one for each column
     connection.execute(batch_parts.delete().where(batch_parts.c.batch_id == batch_id))
 
 
-def unfinished_batches(connection: sa.Connection) -> list[BatchRow]:
-    """All batches that have not ended, of all projects, by deadline."""
-    query = sa.select(batches).where(batches.c.status.in_(UNFINISHED))
-    rows = connection.execute(query.order_by(batches.c.expires_s, batches.c.seq))
-    return [row_of(row, BatchRow) for row in rows]
+def unfinished_ids(connection: sa.Connection) -> set[str]:
+    """Ids of all batches that have not ended, of all projects."""
+    return set(connection.scalars(sa.select(batches.c.id).where(_IS_UNFINISHED)))
+
+
+def count_unfinished(connection: sa.Connection) -> BatchCounts:
+    """Count all batches that have not ended, of all projects."""
+    columns = (batches.c.total, batches.c.completed + batches.c.failed)
+    sums = [sa.func.sum(column) for column in columns]
+    query = sa.select(batches.c.status, sa.func.count(), *sums).where(_IS_UNFINISHED)
+    rows = connection.execute(query.group_by(batches.c.status)).all()
+    return BatchCounts(
+        by_status={row[0]: row[1] for row in rows},
+        total=sum(int(row[2]) for row in rows),
+        done=sum(int(row[3]) for row in rows),
+    )
+
+
+def _waiting(now_s: int, held: Collection[str]) -> sa.Subquery:
+    """The batch that nobody has and whose turn it is.
+
+    `in_work`: batches of its project that somebody has. Cost: O(unfinished batches).
+    """
+    is_held = batches.c.id.in_(held)
+    in_work = sa.case((sa.or_(is_held, batches.c.lease_until_s > now_s), 1), else_=0)
+    unfinished = (
+        sa.select(
+            *(batches.c.id, batches.c.expires_s, batches.c.seq, in_work.label("is_in_work")),
+            sa.func.sum(in_work).over(partition_by=batches.c.project_id).label("in_work"),
+        )
+        .where(_IS_UNFINISHED)
+        .subquery()
+    )
+    columns = unfinished.c
+    return (
+        sa.select(columns.id, columns.in_work)
+        .where(columns.is_in_work == 0)
+        .order_by(columns.in_work, columns.expires_s, columns.seq)
+        .limit(1)
+        .subquery()
+    )
 
 
 def _visible(project_id: str, *, of_messages: bool) -> list[sa.ColumnElement[bool]]:
@@ -365,8 +425,7 @@ def _visible(project_id: str, *, of_messages: bool) -> list[sa.ColumnElement[boo
 
 def _update(connection: sa.Connection, batch_id: str, epoch: int, **values: object) -> None:
     of_worker = (batches.c.id == batch_id, batches.c.epoch == epoch)
-    is_open = batches.c.status.in_(UNFINISHED)
-    update = batches.update().where(*of_worker, is_open).values(**values)
+    update = batches.update().where(*of_worker, _IS_UNFINISHED).values(**values)
     if connection.execute(update).rowcount == 0:
         raise Superseded(batch_id)
 

@@ -12,7 +12,7 @@ import hashlib
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -136,7 +136,7 @@ class FileStorage:
 
         return await self.write(key, content(), 1 << 62)
 
-    async def read(self, key: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         """The content of a file from a byte on, in blocks of at most `BLOCK` bytes.
 
         Raises:

@@ -140,7 +140,7 @@ async def add_batch(
         created_s=now_s,
         expires_s=now_s + window_s,
     )
-    return await state.write(lambda c: create_batch(c, new))
+    return await state.write(lambda c: create_batch(c, new, 1000))
 
 
 async def claimed(

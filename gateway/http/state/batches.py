@@ -181,7 +181,7 @@ def batches_router(state: ProjectState) -> APIRouter:
                 output_lifetime_s=None if expiry is None else expiry.seconds,
                 metadata=body.metadata,
             )
-            return create_batch(connection, new)
+            return create_batch(connection, new, state.config.batches.max_unfinished)
 
         return BatchObject.of(await state.write(work))
 
@@ -228,6 +228,8 @@ def window_seconds(window: str) -> int:
 
 def _input(connection: Transaction, project: str, file_id: str, now_s: int) -> FileRow:
     try:
+        if not file_id.isprintable():  # PostgreSQL takes no NUL
+            raise ObjectNotFound.of("File", file_id)
         found = file(connection, project, file_id, now_s)
     except ObjectNotFound:
         raise ObjectNotFound.of("File", file_id, "input_file_id") from None

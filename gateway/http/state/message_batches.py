@@ -15,10 +15,14 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.batch.completion import FILES_MISSING, GIVEN_UP, INPUT_MISSING
 from gateway.batch.input_check import InputCheck
 from gateway.batch.input_lines import InputLine, split_lines
 from gateway.batch.result_lines import CANCELLED, EXPIRED
 from gateway.config.batches import BatchesConfig
+from gateway.config.project_values import Text
+from gateway.errors.anthropic import anthropic_body
+from gateway.errors.gateway_error import ErrorDetail
 from gateway.errors.request import InvalidJSON, InvalidRequest
 from gateway.errors.state import BatchNotEnded
 from gateway.http.query import query
@@ -42,9 +46,10 @@ from gateway.store.project_state import ProjectState
 PATH = "/v1/messages/batches"
 WINDOW_S = 24 * 3600
 MAX_PAGE = 1000
-MAX_ID = 512
 MAX_RESULT = 1 << 30
 """Bytes of a line of results: they are whole however long they are."""
+FAULTS = frozenset({FILES_MISSING.code, GIVEN_UP.code, INPUT_MISSING.code})
+"""Why batches fail that were right."""
 ENDED_RESULTS = {EXPIRED: b"expired", CANCELLED: b"canceled"}
 
 
@@ -68,6 +73,12 @@ class _Line(msgspec.Struct):
     method: str
     url: str
     body: msgspec.Raw
+
+
+class _RequestId(msgspec.Struct):
+    """What tells a line of the input file from others."""
+
+    custom_id: str
 
 
 class _LineBody(msgspec.Struct):
@@ -149,8 +160,8 @@ class MessageBatchQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 20
-    after_id: Annotated[str, Field(max_length=MAX_ID)] | None = None
-    before_id: Annotated[str, Field(max_length=MAX_ID)] | None = None
+    after_id: Text | None = None
+    before_id: Text | None = None
 
     @property
     def cursor(self) -> Cursor:
@@ -260,7 +271,7 @@ async def _store(state: ProjectState, project: str, data: bytes, total: int) -> 
 
     def work(connection: Transaction) -> BatchRow:
         create_file(connection, file, state.config.project_bytes)
-        return create_batch(connection, new)
+        return create_batch(connection, new, state.config.batches.max_unfinished)
 
     try:
         return await state.write(work)
@@ -301,12 +312,32 @@ def _on_one_line(request: MessageRequest) -> msgspec.Raw:
 
 async def _results(state: ProjectState, row: BatchRow) -> AsyncIterator[bytes]:
     """All results, in Anthropic's words; nothing of a file that has expired."""
+    if not _has_files(row):
+        async for line in _lines(state, row.input_key):
+            yield _result_without_files(row, line)
     for file_id in filter(None, (row.output_file_id, row.error_file_id)):
-        with contextlib.suppress(FileMissing):
-            lines = split_lines(state.files.read(file_key(file_id)), MAX_RESULT)
-            async with contextlib.aclosing(lines):
-                async for line in lines:
-                    yield _result(line.data or b"", is_answered=file_id == row.output_file_id)
+        async for line in _lines(state, file_key(file_id)):
+            yield _result(line, is_answered=file_id == row.output_file_id)
+
+
+async def _lines(state: ProjectState, key: str) -> AsyncIterator[bytes]:
+    with contextlib.suppress(FileMissing):
+        lines = split_lines(state.files.read(key), MAX_RESULT)
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                yield line.data or b""
+
+
+def _result_without_files(row: BatchRow, line: bytes) -> bytes:
+    """Result of a request of a batch that failed as a whole, or was cancelled before it began."""
+    custom_id = msgspec.json.encode(msgspec.json.decode(line, type=_RequestId).custom_id)
+    if row.status == "cancelled":
+        return b'{"custom_id":%b,"result":{"type":"canceled"}}\n' % custom_id
+    reason = row.errors[0] if row.errors else {}
+    detail = ErrorDetail(str(reason.get("message", "")), "", None, str(reason.get("code", "")))
+    status = 500 if detail.code in FAULTS else 400
+    error = anthropic_body(detail, status, row.id.encode())
+    return b'{"custom_id":%b,"result":{"type":"errored","error":%b}}\n' % (custom_id, error)
 
 
 def _result(line: bytes, *, is_answered: bool) -> bytes:
@@ -318,6 +349,11 @@ def _result(line: bytes, *, is_answered: bool) -> bytes:
     kind, name = (b"succeeded", b"message") if is_answered else (b"errored", b"error")
     body = bytes(found.response.body)
     return b'{"custom_id":%b,"result":{"type":"%b","%b":%b}}\n' % (custom_id, kind, name, body)
+
+
+def _has_files(row: BatchRow) -> bool:
+    """Whether a batch that has ended has results of its own."""
+    return bool(row.output_file_id or row.error_file_id)
 
 
 def _files_of(row: BatchRow) -> list[str]:
@@ -332,11 +368,14 @@ def _status(row: BatchRow) -> Literal["in_progress", "canceling", "ended"]:
 
 def _counts(row: BatchRow) -> MessageCounts:
     """Requests are counted as they ended only once all have."""
+    total = row.total
+    none = MessageCounts(processing=0, succeeded=0, errored=0, canceled=0, expired=0)
     if row.ended_s is None:
-        return MessageCounts(processing=row.total, succeeded=0, errored=0, canceled=0, expired=0)
+        return none.model_copy(update={"processing": total})
     is_cancelled = row.status == "cancelled"
-    # A batch that failed, or was cancelled before it began, has no results at all.
-    missing = row.total - row.completed - row.failed
+    if not _has_files(row):
+        return none.model_copy(update={"canceled" if is_cancelled else "errored": total})
+    missing = total - row.completed - row.failed
     return MessageCounts(
         processing=0,
         succeeded=row.completed,

@@ -71,6 +71,8 @@ def test_a_batch_survives_kills(gateway: GatewayProcess, tmp_path: Path) -> None
 
     ended = client.batches.retrieve(batch_id)
     assert ended.status == "completed"
+    assert ended.request_counts is not None
+    assert ended.request_counts.failed == 0
     assert killed_at < LINES
     found = [*_ids(client, ended.output_file_id), *_ids(client, ended.error_file_id)]
     assert sorted(found) == sorted(f"line-{number}" for number in range(LINES))

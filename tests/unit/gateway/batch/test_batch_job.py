@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.batch.batch_job import LEASE_S
 from gateway.batch.dispatch_window import DispatchWindow
 from gateway.batch.line_caller import LineCall
+from gateway.batch.result_lines import answer_line
 from gateway.config.batches import BatchesConfig
 from gateway.store.batches import Superseded, cancel_batch, parts_of
 from gateway.store.files import delete_file, file, file_key
@@ -83,6 +86,46 @@ async def test_lines_with_a_common_prefix_run_one_after_the_other(
 
     sent = [json.loads(call.body)["messages"][0]["content"][0] for call in gateway.calls]
     assert sum(a != b for a, b in pairwise(sent)) == 2
+
+
+async def test_a_line_counts_as_many_times_as_it_has_sequences(
+    state: ProjectState, clock: Clock
+) -> None:
+    """One with more than there is room for runs alone."""
+    await add_batch(state, jsonl([request_line(n, n=8 if n == 5 else 2) for n in range(12)]))
+    most: list[int] = []
+
+    def answer(call: LineCall) -> tuple[int, Mapping[str, object]]:
+        most.append(gateway.under_way + 1 if b'"n": 8' in call.body else gateway.most)
+        return 200, {}
+
+    gateway = FakeGateway(answer)
+
+    await process(await claimed(state, gateway, clock), DispatchWindow(4))
+
+    assert gateway.most == 2
+    assert len(most) == 12
+    assert most[[b'"n": 8' in call.body for call in gateway.calls].index(True)] == 1
+
+
+async def test_a_large_answer_does_not_stop_the_event_loop(
+    state: ProjectState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made a line in a thread."""
+    threads: set[bool] = set()
+
+    def made(*args: Any) -> bytes:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return answer_line(*args)
+
+    monkeypatch.setattr("gateway.batch.batch_run.answer_line", made)
+    monkeypatch.setattr("gateway.batch.batch_run.LARGE_ANSWER", 1)
+    row = await add_batch(state, LINES)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    assert (await shown(state, row)).completed == 30
+    assert threads == {False}
 
 
 async def test_a_wrong_file_fails_the_batch(state: ProjectState, clock: Clock) -> None:
@@ -168,6 +211,28 @@ async def test_lines_wait_for_a_busy_gateway(
     assert sorted(tries.values()) == [1] * 8 + [3, 6]
 
 
+async def test_a_run_that_is_stopped_keeps_what_has_been_answered(
+    state: ProjectState, clock: Clock
+) -> None:
+    """Nothing of it runs again, and nothing is paid for twice."""
+    row = await add_batch(state, LINES)
+
+    def answer(call: LineCall) -> tuple[int, Mapping[str, object]]:
+        if len(gateway.calls) >= 12:
+            gateway.is_open.clear()
+        return 200, {}
+
+    gateway = FakeGateway(answer)
+    stopping = asyncio.create_task(process(await claimed(state, gateway, clock)))
+    while gateway.is_open.is_set() or gateway.under_way < 4:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+
+    found = await shown(state, row)
+    assert found.completed == len(gateway.calls) - 4
+
+
 async def test_a_cancelled_batch_keeps_its_results(state: ProjectState, clock: Clock) -> None:
     """Lines under way are given up; all that have not run are in the error file."""
     gateway = FakeGateway()
@@ -244,6 +309,68 @@ async def test_a_batch_whose_input_is_deleted_fails(state: ProjectState, clock: 
     ended = await shown(state, row)
     assert ended.errors is not None
     assert (ended.status, ended.errors[0]["code"]) == ("failed", "input_file_missing")
+
+
+@pytest.mark.parametrize("suffix", [".plan", ".output"])
+async def test_a_batch_whose_plan_or_results_are_gone_fails(
+    state: ProjectState, clock: Clock, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """It does not stay forever."""
+    monkeypatch.setattr("gateway.batch.result_writer.MAX_AGE_S", 0.05)
+    row = await add_batch(state, LINES)
+    gateway = FakeGateway(lambda call: (503 if b"question 29" in call.body else 200, {}))
+    dying = asyncio.create_task(process(await claimed(state, gateway, clock)))
+    while (await shown(state, row)).completed < 29:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    dying.cancel()
+    await asyncio.wait([dying])
+    clock.now_s += LEASE_S + 1
+    for stored in await state.files.keys("batches"):
+        if stored.key.endswith(suffix):
+            await state.files.delete(stored.key)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    ended = await shown(state, row)
+    assert ended.errors is not None
+    assert (ended.status, ended.errors[0]["code"]) == ("failed", "files_missing")
+    assert await state.files.keys("batches") == []
+
+
+@pytest.mark.parametrize(("late_s", "is_over"), [(0, False), (7200, True)])
+async def test_a_batch_that_no_worker_finishes_is_ended(
+    state: ProjectState, clock: Clock, *, late_s: int, is_over: bool
+) -> None:
+    """After many claims; sooner once its time has been up for long."""
+    row = await add_batch(state, LINES)
+    for _ in range(60):
+        await claimed(state, FakeGateway(), clock)
+        clock.now_s += LEASE_S + 1
+    clock.now_s = max(clock.now_s, row.expires_s + late_s if late_s else 0)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    ended = await shown(state, row)
+    assert ended.status == ("failed" if is_over else "completed")
+
+
+async def test_the_end_of_the_claim_leaves_nothing_behind(
+    state: ProjectState, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that has ended has no claim to renew; its parts are deleted all the same."""
+    monkeypatch.setattr("gateway.batch.batch_job.RENEWAL_S", 0.01)
+    delete = state.files.delete
+
+    async def delete_slowly(key: str) -> None:
+        await asyncio.sleep(0.1)
+        await delete(key)
+
+    monkeypatch.setattr(state.files, "delete", delete_slowly)
+    await add_batch(state, LINES)
+
+    await process(await claimed(state, FakeGateway(), clock))
+
+    assert await state.files.keys("batches") == []
 
 
 async def test_a_zombie_changes_nothing(state: ProjectState, clock: Clock) -> None:

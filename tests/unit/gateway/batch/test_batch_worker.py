@@ -124,6 +124,45 @@ async def test_only_so_many_batches_run_at_a_time(state: ProjectState, clock: Cl
     assert free is not None
 
 
+async def test_no_project_keeps_another_waiting(state: ProjectState, clock: Clock) -> None:
+    """One that has all places gives one up; its batch goes on later."""
+    rows = [await add_batch(state, LINES, project="many") for _ in range(3)]
+    gateway = FakeGateway()
+    gateway.is_open.clear()
+    worker = _worker(state, gateway, clock, max_running=2)
+    worker.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while worker.running < 2:  # noqa: ASYNC110 - a fake has no event for it
+            await asyncio.sleep(0.01)
+    other = await add_batch(state, LINES, project="other")
+
+    await worker.claim()
+
+    assert (await shown(state, other)).epoch == 1
+    gateway.is_open.set()
+
+    ended = [await _ended(state, row) for row in (*rows, other)]
+
+    await worker.close()
+    assert {(each.status, each.completed) for each in ended} == {("completed", 40)}
+
+
+async def test_a_batch_goes_on_after_an_outage(state: ProjectState, clock: Clock) -> None:
+    """Its worker does not take it over from itself once its claim has run out."""
+    row = await add_batch(state, LINES)
+    gateway = FakeGateway()
+    gateway.is_open.clear()
+    worker = _worker(state, gateway, clock)
+    await worker.claim()
+    clock.now_s += 60
+
+    await worker.claim()
+
+    found = await shown(state, row)
+    await worker.close()
+    assert found.epoch == 1
+
+
 @pytest.mark.parametrize(("wakes", "under_way"), [(True, 1), (False, 0)])
 async def test_one_line_asks_for_an_engine(
     state: ProjectState, clock: Clock, *, wakes: bool, under_way: int

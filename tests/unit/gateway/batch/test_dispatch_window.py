@@ -166,3 +166,25 @@ def test_nobody_waits_for_room_that_no_prompt_would_have() -> None:
     assert budget.may_start(5_000, 0.0)
     budget.record_start(5_000, 0.0)
     assert not budget.may_start(10, 0.0)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 8])
+@pytest.mark.parametrize("line_tokens", [100, 500], ids=["small", "large"])
+def test_all_batches_start_lines_beside_others(batches: int, line_tokens: int) -> None:
+    """However many share what is spare; together they start hardly more than one alone would."""
+    budgets = [StartBudget() for _ in range(batches)]
+    paces = [Pace(left=1, time_left_s=80_000, line_s=8) for _ in range(batches)]
+    starts = [0] * batches
+
+    for tick in range(10_000):
+        now_s = tick / 10
+        windows = dispatch_windows([IDLE], paces, guaranteed_share=0.5, is_used=True, turn=tick)
+        for number, (budget, window) in enumerate(zip(budgets, windows, strict=True)):
+            budget.renew(window)
+            if budget.may_start(line_tokens, now_s):
+                budget.record_start(line_tokens, now_s)
+                starts[number] += 1
+
+    most = 10_000 if line_tokens == 100 else 21
+    assert min(starts) >= most // batches // 2 > 0
+    assert sum(starts) <= most + batches

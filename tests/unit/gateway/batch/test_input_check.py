@@ -106,3 +106,12 @@ async def test_texts_to_embed_are_counted() -> None:
 
     assert fits.errors == []
     assert [error.code for error in exceeds.errors] == ["too_many_inputs"]
+
+
+async def test_messages_do_not_grow_with_what_they_quote() -> None:
+    """A hundred of them are kept in one row."""
+    check = await _check(jsonl([request_line(1, model="m" * 5000), request_line(2)]))
+
+    (error,) = check.errors
+    assert error.code == "mismatched_model"
+    assert len(error.message) < 500

@@ -1,5 +1,7 @@
 """An input file is read line by line, whatever the parts are that it comes in."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,3 +34,21 @@ async def test_a_line_that_is_too_long_is_not_held() -> None:
     found = await _split(b"a" * 50 + b"\nbc\n", 7, max_bytes=10)
 
     assert found == [InputLine(1, 0, 50, None), InputLine(2, 51, 2, b"bc")]
+
+
+async def test_blank_lines_do_not_stop_the_event_loop() -> None:
+    """However many there are, others run in between."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    found = await _split(b"\n" * 100_000, 1 << 20)
+    counting.cancel()
+
+    assert found == []
+    assert turns > 100

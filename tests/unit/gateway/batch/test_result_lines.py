@@ -35,9 +35,11 @@ def test_an_answer_is_one_line() -> None:
 
 def test_an_answer_that_is_no_json_becomes_a_text() -> None:
     """The file stays readable."""
-    found = json.loads(answer_line("1", 502, "r", b"<html>\xff"))
-
-    assert found["response"]["body"] == "<html>\ufffd"
+    for body in ("<html>", '{"a": 1} x', '{"a": "'):
+        found = json.loads(answer_line("1", 502, "r", body.encode() + b"\xff"))
+        assert found["response"]["body"] == body + "\ufffd"
+    found = json.loads(answer_line("1", 200, "r", b'{"a": "\xff"}'))
+    assert found["response"]["body"] == '{"a": "\ufffd"}'
 
 
 def test_a_line_that_has_not_run_says_why() -> None:

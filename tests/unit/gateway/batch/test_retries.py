@@ -27,7 +27,8 @@ def _answer(status: int, retry_after_s: float = 0.0, *, may_retry: bool = True) 
         (_answer(429, may_retry=False), 1, 0, None),  # above its limit alone
         (_answer(500), 1, 1, 0.5),
         (_answer(504), MAX_FAULTS, MAX_FAULTS, None),
-        (_answer(500, may_retry=False), 1, 1, None),
+        (_answer(502, may_retry=False), 1, 1, 0.5),  # the budget of retries is empty just now
+        (_answer(502, may_retry=False), MAX_FAULTS, MAX_FAULTS, None),
     ],
 )
 def test_when_a_line_is_tried_again(

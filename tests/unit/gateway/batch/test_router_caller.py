@@ -38,7 +38,7 @@ def _caller(surface: Surface) -> RouterCaller:
         router.app,
         ProjectIdentities(router.live_config),
         router.live_config,
-        router.resolver.knows,
+        router.resolver.model,
     )
 
 
@@ -181,3 +181,36 @@ async def test_room_is_what_telemetry_says(start_engine: StartEngine, surface: S
     assert (room.slots, room.sequences, room.ours) == (8, 4, 0)
     assert (room.kv_tokens, room.free_tokens, room.pending_tokens) == (1024, 700, 50)
     assert not room.is_sought
+
+
+async def test_a_request_that_does_not_say_whose_it_is_is_refused(surface: Surface) -> None:
+    """Nobody is let in by mistake, not even where clients are not authenticated."""
+    surface.add("m")
+
+    async with surface.client() as client:
+        found = await client.post(CHAT, content=BODY)
+
+    assert found.status_code == 401
+
+
+async def test_a_model_that_may_still_become_known_is_not_refused(surface: Surface) -> None:
+    """Its lines wait: the gateway has just been started."""
+    caller = _caller(surface)
+    surface.fleet.is_settled = False
+
+    assert caller.refusal("", CHAT, "m") is None
+    assert (await caller.call(_call())).status == 503
+    surface.fleet.is_settled = True
+    assert caller.refusal("", CHAT, "m") is not None
+
+
+async def test_an_answer_that_is_too_large_is_not_held(
+    start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line fails for good, with an error that says so."""
+    monkeypatch.setattr("gateway.batch.router_caller.MAX_ANSWER", 10)
+    surface.add("m", await start_engine(script(answer(b'{"text": "long"}'))))
+
+    found = await _caller(surface).call(_call())
+
+    assert (found.status, json.loads(found.body)["error"]["code"]) == (400, "answer_too_large")

@@ -29,7 +29,7 @@ from gateway.store.database import Database
 from gateway.store.file_storage import FileStorage
 from gateway.store.project_state import ProjectState
 from tests.unit.conftest import PATIENCE_S
-from tests.unit.projects import KEY, OTHER_KEY, bearer, project, write_projects
+from tests.unit.projects import KEY, OTHER_KEY, bearer, hash_of, project, write_projects
 
 MIB = 1 << 20
 POLL_S = 0.01
@@ -191,6 +191,20 @@ async def test_clients_cannot_say_whose_they_are(gateway: Gateway) -> None:
         answer = await client.get(f"/v1/files/{file_id}", headers=forged)
         assert answer.status_code == 404
         assert (await other.get(f"/v1/files/{file_id}")).status_code == 200
+
+
+async def test_a_restricted_key_creates_no_batches(gateway: Gateway, tmp_path: Path) -> None:
+    """Its project's other keys do, and it may look at what they have made."""
+    keys = [{"hash": hash_of(KEY), "models": ["m"]}, {"hash": hash_of(OTHER_KEY)}]
+    path = write_projects(tmp_path / "restricted.yaml", {**project("search"), "keys": keys})
+    config = {"open_on_loopback": True, "auth": {"projects": [path]}}
+    gateway.router.live_config.apply(parse_gateway(config))
+    async with gateway.http() as client, gateway.http(OTHER_KEY) as other:
+        for route in ("/v1/batches", "/v1/messages/batches"):
+            refused = await client.post(route, json={})
+            assert (refused.status_code, (await client.get(route)).status_code) == (403, 200)
+            assert "route_not_allowed" in refused.text or "permission_error" in refused.text
+            assert (await other.post(route, json={})).status_code == 400
 
 
 async def test_only_routers_reach_state(gateway: Gateway) -> None:

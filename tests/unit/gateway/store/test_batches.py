@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.errors.request import InvalidRequest
-from gateway.errors.state import BatchNotCancellable, ObjectNotFound
+from gateway.errors.state import BatchNotCancellable, ObjectNotFound, TooManyBatches
 from gateway.store.batches import (
     BatchPart,
     BatchRow,
@@ -20,13 +20,14 @@ from gateway.store.batches import (
     begin_finalizing,
     cancel_batch,
     claim_batch,
+    count_unfinished,
     create_batch,
     end_batch,
     list_batches,
     parts_of,
     release_claim,
     renew_claim,
-    unfinished_batches,
+    unfinished_ids,
 )
 from gateway.store.database import Database
 from gateway.store.pages import Cursor
@@ -63,7 +64,7 @@ def _part(key: str) -> BatchPart:
 
 
 async def _created(database: Database, new: NewBatch | None = None) -> BatchRow:
-    return await database.write(lambda c: create_batch(c, new or _new()))
+    return await database.write(lambda c: create_batch(c, new or _new(), 1000))
 
 
 async def _claimed(database: Database, now_s: int = NOW_S) -> BatchRow | None:
@@ -166,7 +167,7 @@ async def test_a_cancelled_batch_stays_so(database: Database) -> None:
     assert (begun.status, final.status) == ("cancelling", "cancelling")
     with pytest.raises(BatchNotCancellable):
         await database.write(lambda c: cancel_batch(c, "p1", row.id, NOW_S))
-    assert await database.read(unfinished_batches) == []
+    assert await database.read(unfinished_ids) == set()
 
 
 async def test_the_states_of_a_batch(database: Database) -> None:
@@ -191,3 +192,55 @@ async def test_the_states_of_a_batch(database: Database) -> None:
     assert (begun.in_progress_s, begun.total, begun.model) == (NOW_S + 1, 9, "m")
     assert (ended.status, ended.finalizing_s, ended.expired_s) == ("expired", NOW_S + 2, NOW_S + 3)
     assert (ended.output_file_id, ended.error_file_id) == ("o", "e")
+
+
+async def test_a_worker_does_not_claim_what_it_has(database: Database) -> None:
+    """Its claims have run out while it could not reach the database."""
+    row = await _created(database)
+    await _claimed(database)
+    later_s = NOW_S + LEASE_S + 1
+
+    own = await database.write(lambda c: claim_batch(c, "w", later_s, LEASE_S, [row.id]))
+    other = await _claimed(database, later_s)
+
+    assert own is None
+    assert other is not None
+
+
+async def test_projects_take_turns(database: Database) -> None:
+    """One with many early deadlines has the second place, not all of them."""
+    for _ in range(3):
+        await _created(database, _new("many", 60))
+    await _created(database, _new("one"))
+
+    order = [await _claimed(database) for _ in range(4)]
+
+    assert [row and row.project_id for row in order] == ["many", "one", "many", "many"]
+
+
+async def test_a_project_has_only_so_many_unfinished_batches(database: Database) -> None:
+    """Those that have ended, and those of others, do not count."""
+    rows = [await database.write(lambda c: create_batch(c, _new(), 2)) for _ in range(2)]
+    with pytest.raises(TooManyBatches):
+        await database.write(lambda c: create_batch(c, _new(), 2))
+
+    await database.write(lambda c: create_batch(c, _new("p2"), 2))
+    await database.write(lambda c: end_batch(c, rows[0].id, 0, NOW_S, "completed"))
+    await database.write(lambda c: create_batch(c, _new(), 2))
+
+
+async def test_unfinished_batches_are_counted(database: Database) -> None:
+    """By status, with their requests."""
+    assert (await database.read(count_unfinished)).by_status == {}
+    row = await _created(database)
+    await _created(database)
+    await _claimed(database)
+    await database.write(
+        lambda c: begin_batch(c, row.id, 1, NOW_S, model="m", total=9, lines=9, plan_key="p")
+    )
+    await database.write(lambda c: add_parts(c, row.id, 1, [_part("a")], Progress(completed=4)))
+
+    found = await database.read(count_unfinished)
+
+    assert found.by_status == {"validating": 1, "in_progress": 1}
+    assert (found.total, found.done) == (9, 4)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 
+from gateway.config.batches import BatchesConfig
 from gateway.header_names import PROJECT
 from gateway.store.project_state import ProjectState
 from tests.unit.batches import (
@@ -167,3 +168,29 @@ async def test_a_batch_is_cancelled(client: openai.AsyncOpenAI, state: ProjectSt
     cancelled = await client.batches.cancel(created.id)
 
     assert (cancelled.status, cancelled.cancelling_at) == ("cancelling", NOW_S)
+
+
+@pytest.mark.parametrize("file_id", ["file-\0", "file-1", ""])
+async def test_a_file_that_cannot_exist_is_not_found(
+    client: openai.AsyncOpenAI, file_id: str
+) -> None:
+    """Whatever characters its id has: some databases do not even take them."""
+    with pytest.raises(openai.NotFoundError):
+        await _create(client, file_id)
+
+
+async def test_a_project_has_only_so_many_unfinished_batches(
+    client: openai.AsyncOpenAI, state: ProjectState
+) -> None:
+    """OpenAI's client does not try again: a batch takes a while."""
+    file_id = await add_file(state, LINES, "p1")
+    most = BatchesConfig(max_unfinished=2)
+    state.config = state.config.model_copy(update={"batches": most})
+    for _ in range(2):
+        await _create(client, file_id)
+
+    with pytest.raises(openai.RateLimitError) as raised:
+        await _create(client, file_id)
+
+    assert raised.value.code == "batch_limit_exceeded"
+    assert raised.value.response.headers["x-should-retry"] == "false"

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 
 import anthropic
 import httpx2
 import pytest
 
 from gateway.batch.line_caller import LineCall
-from gateway.store.batches import MESSAGES
+from gateway.store.batches import MESSAGES, begin_batch, begin_finalizing
 from tests.unit.batches import FakeGateway, claimed, process
 from tests.unit.gateway.http.state.stored import StateApi
 
@@ -34,6 +35,12 @@ def _request(number: int, **params: object) -> dict[str, object]:
 def _answer(call: LineCall) -> tuple[int, Mapping[str, object]]:
     assert call.path == MESSAGES
     return (400, ERROR) if b"question\\n3" in call.body else (200, MESSAGE)
+
+
+async def _results(
+    client: anthropic.AsyncAnthropic, batch_id: str
+) -> AsyncIterator[anthropic.types.messages.MessageBatchIndividualResponse]:
+    return await client.messages.batches.results(batch_id)
 
 
 @pytest.fixture
@@ -90,6 +97,42 @@ async def test_a_cancelled_batch_counts_what_has_not_run(
     assert cancelled.processing_status == "canceling"
     assert cancelled.cancel_initiated_at is not None
     assert ended.request_counts.canceled == 5
+    found = [(each.custom_id, each.result.type) async for each in await _results(client, made.id)]
+    assert found == [(f"r{n}", "canceled") for n in range(5)]
+
+
+async def test_a_batch_that_failed_has_a_result_for_each_request(
+    client: anthropic.AsyncAnthropic, api: StateApi
+) -> None:
+    """With the reason, which the batch itself does not show."""
+    made = await client.messages.batches.create(requests=[_request(n) for n in range(5)])  # type: ignore[misc] # plain mappings
+    gateway = FakeGateway(_answer)
+    gateway.refused = ("model_not_found", "no such model")
+
+    await process(await claimed(api.state, gateway, api.clock))
+
+    ended = await client.messages.batches.retrieve(made.id)
+    assert (ended.processing_status, ended.request_counts.errored) == ("ended", 5)
+    found = [each.result async for each in await _results(client, made.id)]
+    assert len(found) == 5
+    assert isinstance(found[0], anthropic.types.messages.MessageBatchErroredResult)
+    assert (found[0].error.type, found[0].error.error.type) == ("error", "invalid_request_error")
+    assert found[0].error.error.message == "no such model"
+
+
+async def test_a_batch_whose_results_are_written_may_be_cancelled(
+    client: anthropic.AsyncAnthropic, api: StateApi
+) -> None:
+    """To no effect, as far as Anthropic's clients know of that state."""
+    made = await client.messages.batches.create(requests=[_request(1)])  # type: ignore[list-item] # plain mappings
+    await claimed(api.state, FakeGateway(_answer), api.clock)
+    begin = partial(begin_batch, model="m", total=1, lines=1, plan_key="p")
+    await api.state.write(lambda c: begin(c, made.id, 1, api.state.now_s))
+    await api.state.write(
+        lambda c: begin_finalizing(c, made.id, 1, api.state.now_s, has_expired=False)
+    )
+
+    assert (await client.messages.batches.cancel(made.id)).processing_status == "in_progress"
 
 
 @pytest.mark.parametrize(
