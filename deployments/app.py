@@ -36,7 +36,8 @@ STOP_MARGIN_S = 15
 """Time for the engine's processes to end, after the drain."""
 
 START_ATTEMPTS = 3
-KEEPER_CPUS = 0.1
+KEEPER_CPUS = 0.02
+"""Of the CPUs that Ray counts: little enough for a machine with two, beside its engines."""
 
 QUIET = LoggingConfig(enable_access_log=False)
 """Logging without a line per call: for routers a tenth of their CPU time, for the others, which
