@@ -24,6 +24,8 @@ GatewayError                    500  server_error
 │   ├── StorageFull                  storage_quota_exceeded
 │   ├── BatchNotCancellable          batch_not_cancellable
 │   ├── BatchNotEnded                batch_not_ended
+│   ├── AnswerTooLarge               answer_too_large
+│   ├── TooManyBatches          429  batch_limit_exceeded (type rate_limit_error)
 │   ├── Unsupported             404  unsupported
 │   ├── RequestNotFound         404  request_not_found
 │   ├── RouteNotAllowed         403  route_not_allowed

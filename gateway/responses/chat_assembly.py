@@ -25,7 +25,7 @@ class _Logprobs(msgspec.Struct):
     refusal: list[msgspec.Raw] | None = None
 
 
-class _ChunkChoice(msgspec.Struct):
+class _StoredChunkChoice(msgspec.Struct):
     """What a chunk adds to a choice."""
 
     index: int | None = None
@@ -34,7 +34,7 @@ class _ChunkChoice(msgspec.Struct):
     logprobs: _Logprobs | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _StoredChunk(msgspec.Struct):
     """A chunk of a stream."""
 
     id: str | None = None
@@ -43,11 +43,11 @@ class _Chunk(msgspec.Struct):
     system_fingerprint: str | None = None
     service_tier: str | None = None
     usage: Json | None = None
-    choices: list[_ChunkChoice] | None = None
+    choices: list[_StoredChunkChoice] | None = None
     error: Any = None
 
 
-_chunk = msgspec.json.Decoder(_Chunk)
+_chunk = msgspec.json.Decoder(_StoredChunk)
 
 
 class ChatAssembly:
@@ -57,7 +57,7 @@ class ChatAssembly:
         self._left = max_bytes
         self._partial = bytearray()
         self._answer: Json = {"object": "chat.completion"}
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, _AssembledChoice] = {}
         self.has_failed = False
         """Whether the stream has an error."""
 
@@ -112,7 +112,7 @@ class ChatAssembly:
         given = ((name, getattr(chunk, name)) for name in KEPT)
         self._answer |= {name: value for name, value in given if value is not None}
         for choice in chunk.choices or ():
-            self._choices.setdefault(choice.index or 0, _Choice()).add(choice)
+            self._choices.setdefault(choice.index or 0, _AssembledChoice()).add(choice)
 
 
 class _Texts:
@@ -135,7 +135,7 @@ class _Texts:
         return self._values | {name: "".join(parts) for name, parts in self._texts.items()}
 
 
-class _Call:
+class _AssembledCall:
     """A call of a tool."""
 
     def __init__(self) -> None:
@@ -154,17 +154,17 @@ class _Call:
         return self._fields | {name: part.whole() for name, part in self._parts.items()}
 
 
-class _Choice:
+class _AssembledChoice:
     """One choice of the answer."""
 
     def __init__(self) -> None:
         self._message = _Texts()
         self._function = _Texts()
-        self._calls: list[_Call] = []
+        self._calls: list[_AssembledCall] = []
         self._logprobs: dict[str, list[msgspec.Raw]] = {}
         self._finish_reason: str | None = None
 
-    def add(self, chunk: _ChunkChoice) -> None:
+    def add(self, chunk: _StoredChunkChoice) -> None:
         """Add what a chunk has of it."""
         for name, value in (chunk.delta or {}).items():
             if value is not None and name != "role":
@@ -202,10 +202,10 @@ class _Choice:
         else:
             self._message.replace(name, value)
 
-    def _call(self, index: int | None) -> _Call:
+    def _call(self, index: int | None) -> _AssembledCall:
         place = len(self._calls) if index is None else index
         while len(self._calls) <= place:
-            self._calls.append(_Call())
+            self._calls.append(_AssembledCall())
         return self._calls[place]
 
 
