@@ -152,9 +152,10 @@ class GatewayProcess:
         return {card["id"] for card in listing["data"]}
 
     def _serves(self, models: Sequence[Document], user_config: Document) -> bool:
-        """Whether these models are up, or sleep, and the gateway goes by this config."""
-        _, listing = self.request("GET", "/v1/models")
-        up = {card["id"] for card in listing["data"] if card["state"] in SETTLED}
+        """Whether these models are up, or sleep, and the gateway goes by this config.
+
+        All routers have to know: they are asked in turn.
+        """
         status, told = self.request("GET", "/gateway/config")
         if status != 200:
             return False  # the config before does not open the operators' routes
@@ -164,7 +165,14 @@ class GatewayProcess:
             for router in told["data"]
             for field, value in router["config"].items()
         )
-        return is_adopted and up >= {model["name"] for model in models}
+        names = {model["name"] for model in models}
+        return is_adopted and all(self._settled >= names for _ in told["data"])
+
+    @property
+    def _settled(self) -> set[str]:
+        """Models that are up, or sleep, as one of the routers sees it."""
+        _, listing = self.request("GET", "/v1/models")
+        return {card["id"] for card in listing["data"] if card["state"] in SETTLED}
 
     def deploy_by_command(self, document: Document) -> None:
         """Run `serve deploy` on an edited config."""
