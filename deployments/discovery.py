@@ -79,6 +79,9 @@ class Discovery:
         """Running replicas in the last status."""
         self._with_engines: set[str] = set()
         """Applications with running engines in the last status."""
+        self._is_building = False
+        """Whether Serve builds an application that is not known. It may run already: Serve does not
+        tell its deployments until it has built its changed config."""
 
     def running(self, application: str, deployment: str) -> Collection[str]:
         """Ids of a deployment's replicas that ran when Serve's status was read last."""
@@ -117,7 +120,7 @@ class Discovery:
 
     def _is_complete(self) -> bool:
         """Whether every running engine is known."""
-        return all(
+        return not self._is_building and all(
             name in self._applications and self._applications[name].model.replicas
             for name in self._with_engines
         )
@@ -159,8 +162,10 @@ class Discovery:
         self._with_engines = {
             name for name, overview in found.items() if _runs(overview, ENGINE_DEPLOYMENT)
         }
-        unread = (o.status for name, o in found.items() if name not in self._applications)
-        self._fleet.is_settled = _DEPLOYING.isdisjoint(unread)
+        unknown = {n: o for n, o in applications.items() if n not in self._applications}
+        deploying = {name for name, o in unknown.items() if o.status in _DEPLOYING}
+        self._is_building = any(not unknown[name].deployments for name in deploying)
+        self._fleet.is_settled = not self._is_building and deploying.isdisjoint(found)
 
     async def _read_status(self) -> ServeStatus:
         """Serve's status. A controller that hangs is asked once: a thread waits for its answer.

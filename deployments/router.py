@@ -38,7 +38,7 @@ from gateway.serving.http_state_client import HttpStateClient
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.tracing import Tracer, tracer_of
 
-DISCOVERY_TIMEOUT_S = 10.0
+DISCOVERY_TIMEOUT_S = 30.0
 """Time that a new router lets clients wait until it knows all engines."""
 INFORMED_TIMEOUT_S = 2.0
 """Time that it then lets them wait for what engines and Accounts know of the last minute."""

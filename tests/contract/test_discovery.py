@@ -45,6 +45,8 @@ class FakeApplication:
     model_status: str = "HEALTHY"
     """Of the deployment that holds its entry."""
     model_runs: bool = True
+    is_built: bool = True
+    """Serve tells its deployments."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What its entry says beside the name."""
     starting: int = 0
@@ -79,7 +81,9 @@ class FakeApplication:
         return SimpleNamespace(
             status=ApplicationStatus(self.status),
             last_deployed_time_s=self.deployed_s,
-            deployments={
+            deployments={}
+            if not self.is_built
+            else {
                 "Model": engine(self.model_status, RUNNING=int(self.model_runs)),
                 "Engine": engine(
                     self.engine_status,
@@ -304,6 +308,22 @@ async def test_a_new_router_waits_for_the_engines_that_run(serve: FakeServe) -> 
 
     assert not is_early
     assert list(fleet.model("x").replicas) == ["r"]
+
+
+async def test_a_new_router_waits_for_what_serve_builds(serve: FakeServe) -> None:
+    """A changed application runs while Serve builds it, and has no deployments in its status."""
+    fleet = Fleet()
+    changed = FakeApplication("x", status="DEPLOYING", is_built=False)
+    serve.applications = {"app": changed}
+    catching_up = asyncio.create_task(Discovery(fleet).wait_until_complete(PATIENCE_S))
+    await asyncio.sleep(0.05)
+    is_early, was_settled = catching_up.done(), fleet.is_settled
+    changed.is_built = True
+    await asyncio.wait_for(catching_up, PATIENCE_S / 2)
+
+    assert not is_early
+    assert not was_settled
+    assert fleet.has("x")
 
 
 async def test_a_new_router_does_not_wait_for_ever(serve: FakeServe) -> None:
