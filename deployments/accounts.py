@@ -4,17 +4,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
 
 import msgspec
 from pydantic import JsonValue
 
 from deployments.discovery import Discovery
-from deployments.process_setup import log_with_serve
+from deployments.process_setup import log_with_serve, short_config_errors
 from deployments.serve_internals.metrics import RayRecorder
 from gateway.accounts.keeper import LedgerKeeper, database_url, open_database
 from gateway.config.loader import parse_accounts
-from gateway.errors.startup import ConfigError
 from gateway.http.organization.app import Administration
 from gateway.ledger.settlement import Settlement
 from gateway.routing.fleet import Fleet
@@ -33,13 +31,9 @@ class Accounts:
 
     async def __init__(self, config: dict[str, JsonValue]) -> None:  # type: ignore[misc] # Serve awaits it
         log_with_serve()
-        try:
+        with short_config_errors():
             self._config = parse_accounts(config)
             database_url(self._config, os.environ)
-        except ConfigError:
-            # Serve shows the whole traceback as its message, and stops this process.
-            sys.tracebacklimit = 0
-            raise
         self._fleet = Fleet()
         self._discovery = Discovery(self._fleet)
         self._recorder = RayRecorder()

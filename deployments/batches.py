@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
-import time
 
 from pydantic import JsonValue
 from ray import serve
@@ -13,26 +11,25 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.accounts_handle import AccountsHandle
 from deployments.discovery import Discovery
-from deployments.process_setup import collect_garbage_rarely, log_with_serve
+from deployments.process_setup import collect_garbage_rarely, log_with_serve, time_since_start
 from deployments.serve_internals.config_store import ClusterConfigStore
 from deployments.serve_internals.http_options import listens_on_loopback
 from deployments.serve_internals.log_folder import serve_log_folder
 from deployments.serve_internals.metrics import RayRecorder
+from deployments.state_config import read_state_config
 from deployments.watchdog import ReplicaWatchdog
 from gateway.assembly import RouterOptions, build_router
 from gateway.batch.batch_worker import BatchWorker
 from gateway.batch.config_follower import ConfigFollower
 from gateway.batch.model_rooms import RouterRooms
 from gateway.batch.router_caller import RouterCaller
-from gateway.config.loader import parse_accounts, parse_state
-from gateway.errors.startup import ConfigError
 from gateway.identity.cache_scope import SEEDS, ScopeSeeds
 from gateway.periodic import Periodic
 from gateway.proxy_key import cluster_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.trusted_requests import ProjectIdentities
-from gateway.store.opening import open_state, usable_state
+from gateway.store.opening import open_state
 from gateway.store.project_state import ProjectState
 
 DISCOVERY_TIMEOUT_S = 10.0
@@ -57,16 +54,9 @@ class Batches:
         handle: DeploymentHandle | None = None,
     ) -> None:
         log_with_serve()
-        try:
-            known = None if accounts is None else parse_accounts(accounts)
-            self._config = usable_state(parse_state(config), known, os.environ)
-        except ConfigError:
-            # Serve shows the whole traceback as its message, and stops this process.
-            sys.tracebacklimit = 0
-            raise
+        self._config = read_state_config(config, accounts)
         self._id = serve.get_replica_context().replica_id.unique_id
         is_local = await asyncio.to_thread(listens_on_loopback)
-        started_s = time.time() - time.monotonic()
         self._recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
@@ -85,7 +75,7 @@ class Batches:
                 recorder=self._recorder,
                 log_folder=serve_log_folder(),
                 accounts=None if handle is None else AccountsHandle(handle),
-                time_of_day=lambda: started_s + time.monotonic(),
+                time_of_day=time_since_start(),
             ),
         )
         self._router.start()

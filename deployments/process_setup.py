@@ -1,11 +1,15 @@
 """Set-up of processes that serve requests: where they log, and when Python collects garbage."""
 
+import contextlib
 import gc
 import logging
 import math
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from gateway.errors.startup import ConfigError
 
 SERVE = logging.getLogger("ray.serve")
 OURS = ("gateway", "deployments")
@@ -70,3 +74,22 @@ def collect_garbage_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, OLD)
+
+
+@contextlib.contextmanager
+def short_config_errors() -> Iterator[None]:
+    """Have a `ConfigError` end this process with its message only.
+
+    Serve shows the whole traceback as its message, and stops the process.
+    """
+    try:
+        yield
+    except ConfigError:
+        sys.tracebacklimit = 0
+        raise
+
+
+def time_since_start() -> Callable[[], float]:
+    """Seconds since the epoch, without any adjustment of the clock from now on."""
+    started_s = time.time() - time.monotonic()
+    return lambda: started_s + time.monotonic()

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
-import time
 
 import msgspec
 from pydantic import JsonValue
@@ -14,7 +12,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.accounts_handle import AccountsHandle
 from deployments.discovery import Discovery
-from deployments.process_setup import collect_garbage_rarely, log_with_serve
+from deployments.process_setup import (
+    collect_garbage_rarely,
+    log_with_serve,
+    short_config_errors,
+    time_since_start,
+)
 from deployments.router_peers import Answer, ServeRouterPeers
 from deployments.serve_internals.config_store import ClusterConfigStore
 from deployments.serve_internals.haproxy_report import report_of_this_node
@@ -64,7 +67,6 @@ class Router:
         self._id = context.replica_id.unique_id
         is_local = await asyncio.to_thread(listens_on_loopback)
         self._settings = Settings.read(os.environ)
-        started_s = time.time() - time.monotonic()
         recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
@@ -91,8 +93,7 @@ class Router:
                 accounts=None if accounts is None else AccountsHandle(accounts),
                 state=self._state,
                 keeps_responses=keeps_responses,
-                # The time of day, without any adjustment of the clock since the start.
-                time_of_day=lambda: started_s + time.monotonic(),
+                time_of_day=time_since_start(),
             ),
         )
         self._haproxy = (
@@ -135,12 +136,8 @@ class Router:
 
         Serve (Ray 2.60) stops a router that raises here and tries to start others, which raise too.
         """
-        try:
+        with short_config_errors():
             await self._live_config.adopt({} if user_config is None else user_config)
-        except ConfigError:
-            # Serve shows the whole traceback as its message, and stops this process.
-            sys.tracebacklimit = 0
-            raise
 
     def __serve_build_asgi_app__(self) -> App:
         """Serve's call for the HTTP application, once the constructor is done."""

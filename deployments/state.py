@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
-import sys
 
 import msgspec
 import ray
@@ -13,12 +11,11 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.private_server import PrivateServer
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
+from deployments.state_config import read_state_config
 from deployments.watchdog import ReplicaWatchdog
-from gateway.config.loader import parse_accounts, parse_state
-from gateway.errors.startup import ConfigError
 from gateway.http.state.app import StateApp
 from gateway.serving.state_location import StateLocation
-from gateway.store.opening import open_state, usable_state
+from gateway.store.opening import open_state
 from gateway.store.project_state import ProjectState
 from gateway.store.state_upkeep import StateUpkeep
 
@@ -41,13 +38,7 @@ class State:
         batches: DeploymentHandle | None = None,  # Serve runs what is named here
     ) -> None:
         log_with_serve()
-        try:
-            known = None if accounts is None else parse_accounts(accounts)
-            self._config = usable_state(parse_state(config), known, os.environ)
-        except ConfigError:
-            # Serve shows the whole traceback as its message, and stops this process.
-            sys.tracebacklimit = 0
-            raise
+        self._config = read_state_config(config, accounts)
         self._app = StateApp()
         self._server = PrivateServer(self._app, ray.util.get_node_ip_address(), "State")
         await self._server.start()

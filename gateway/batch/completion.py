@@ -12,6 +12,7 @@ from gateway.batch.line_set import LineSet
 from gateway.batch.result_lines import unanswered_line
 from gateway.batch.result_writer import LineResult, ResultWriter, folder_of
 from gateway.config.batches import BatchesConfig
+from gateway.ledger.calendar import DAY_S
 from gateway.store.batches import (
     BatchPart,
     BatchRow,
@@ -22,10 +23,9 @@ from gateway.store.batches import (
 )
 from gateway.store.database import Transaction
 from gateway.store.file_storage import StorageUnavailable
-from gateway.store.files import FileRow, create_file, file_key, new_file_id
+from gateway.store.files import BATCH_OUTPUT, FileRow, create_file, file_key, new_file_id
 from gateway.store.project_state import ProjectState
 
-DAY_S = 86_400
 INPUT_MISSING = BatchError(code="input_file_missing", message="The input file was deleted.")
 FILES_MISSING = BatchError(
     code="files_missing", message="Results of the batch are no longer in the gateway's storage."
@@ -124,7 +124,7 @@ async def _end(
             row_of_file = FileRow(
                 id=file.id,
                 project_id=row.project_id,
-                purpose="batch_output",
+                purpose=BATCH_OUTPUT,
                 filename=f"{row.id}_{file.kind}.jsonl",
                 bytes=file.bytes,
                 sha256=file.sha256,

@@ -8,6 +8,7 @@ of Serve's own fields are checked here as well, and the values that can be known
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,9 +22,11 @@ from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
 from gateway.config.projects_file import ProjectsFiles
 from gateway.config.state import StateConfig
-from gateway.config.strict import ConfigPath, FieldError, format_value
+from gateway.config.strict import ConfigPath, FieldError, Strict, format_value
 from gateway.config.yamlfile import YamlFile
 from gateway.errors.startup import ConfigError
+
+StrictT = TypeVar("StrictT", bound=Strict)
 
 
 def load_config(
@@ -95,10 +98,7 @@ def parse_gateway(user_config: object) -> GatewayConfig:
     Raises:
         ConfigError: with one line for each mistake: path, and what is wrong.
     """
-    try:
-        return GatewayConfig.model_validate(user_config)
-    except ValidationError as error:
-        raise ConfigError(error_lines("gateway", error)) from None
+    return _validated(GatewayConfig, "gateway", user_config)
 
 
 def parse_accounts(args: object) -> AccountsConfig:
@@ -107,10 +107,7 @@ def parse_accounts(args: object) -> AccountsConfig:
     Raises:
         ConfigError: with one line for each mistake: path, and what is wrong.
     """
-    try:
-        return AccountsConfig.model_validate(args)
-    except ValidationError as error:
-        raise ConfigError(error_lines("accounts", error)) from None
+    return _validated(AccountsConfig, "accounts", args)
 
 
 def parse_state(args: object) -> StateConfig:
@@ -119,10 +116,14 @@ def parse_state(args: object) -> StateConfig:
     Raises:
         ConfigError: with one line for each mistake: path, and what is wrong.
     """
+    return _validated(StateConfig, "state", args)
+
+
+def _validated(kind: type[StrictT], label: str, value: object) -> StrictT:
     try:
-        return StateConfig.model_validate(args)
+        return kind.model_validate(value)
     except ValidationError as error:
-        raise ConfigError(error_lines("state", error)) from None
+        raise ConfigError(error_lines(label, error)) from None
 
 
 def _first_of_each(errors: Iterable[FieldError]) -> Iterator[FieldError]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from gateway.asgi import FIELDS, Message, Receive
+from gateway.asgi import FIELDS
 from gateway.header_names import CONTENT_ENCODING
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.labels import read_labels
@@ -22,6 +22,7 @@ from gateway.responses.queued_response import queued_object
 from gateway.responses.response_edits import Fields, kept_response, to_raw
 from gateway.responses.response_keeper import ResponseKeeper
 from gateway.responses.state_calls import StateCalls, state_down
+from gateway.serving.body import replayed
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.handler import AnswerMaker, ClientCall
@@ -142,17 +143,8 @@ class KeptAnswers:
             headers=[each for each in scope["headers"] if each[0] not in BODY_HEADERS],
         )
         asked.pop(FIELDS, None)
-        await self._state.forward(asked, _without_body(call.receive), call.response)
-
-
-def _without_body(receive: Receive) -> Receive:
-    """What is received for a request without a body, in place of one whose body has been read."""
-    messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def ended() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return ended
+        # The body has been read, and what is asked now has none.
+        await self._state.forward(asked, replayed(b"", call.receive), call.response)
 
 
 async def _answer_with(fields: Fields, response: ClientResponse) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 
-from gateway.asgi import Receive
+from gateway.asgi import Message, Receive
 from gateway.errors.limits import BodyBudgetExceeded
 from gateway.errors.request import BodyTooLarge, BodyTooSlow, InvalidRequest
 from gateway.serving.body_budget import MIB, RETRY_AFTER_S, BodyBudget, HeldBody
@@ -135,3 +135,13 @@ def _length(content_length: bytes) -> int:
 def body_too_large(max_body_mb: float) -> BodyTooLarge:
     """The error for a body over the limit."""
     return BodyTooLarge(f"The request body is larger than the {max_body_mb:g} MiB allowed.")
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """What is received once more of a request whose body has been read: `body`, then the rest."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay

@@ -6,6 +6,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors.state import ObjectNotFound, StorageFull
+from gateway.ledger.calendar import DAY_S
 from gateway.store.changes import new_id
 from gateway.store.file_tables import files, upload_parts
 from gateway.store.pages import Cursor, Page, page_of
@@ -14,7 +15,7 @@ from gateway.store.rows import row_of
 FILE_PREFIX = "file-"
 FOLDER = "files"
 """Folder of the storage with the bytes of files, each under its id."""
-BATCH_FILE_S = 30 * 86_400
+BATCH_FILE_S = 30 * DAY_S
 """How long files of batches are kept, unless their `expires_after` says otherwise."""
 
 BATCH_OUTPUT = "batch_output"

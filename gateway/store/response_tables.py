@@ -11,36 +11,21 @@ from sqlalchemy import (
     Boolean,
     Column,
     Index,
-    Integer,
     LargeBinary,
     String,
     Table,
     UniqueConstraint,
 )
 
+from gateway.store.columns import count, order, text
 from gateway.store.tables import metadata
-
-
-def _order() -> Column[int]:
-    """Number of a row in order of creation: lists are in this order."""
-    # SQLite numbers rows by itself only if the column is an INTEGER.
-    return Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
-
-
-def _text(name: str) -> Column[str]:
-    return Column(name, String, nullable=False, server_default="")
-
-
-def _whole(name: str) -> Column[int]:
-    return Column(name, BigInteger, nullable=False, server_default="0")
-
 
 items = Table(
     "response_items",
     metadata,
-    _order(),
-    _text("project_id"),
-    _text("id"),
+    order(),
+    text("project_id"),
+    text("id"),
     Column("data", LargeBinary, nullable=False),
     UniqueConstraint("project_id", "id"),
 )
@@ -49,11 +34,11 @@ items = Table(
 item_places = Table(
     "response_item_places",
     metadata,
-    _order(),
-    _text("project_id"),
-    _text("owner_id"),
-    _text("part"),
-    _text("item_id"),
+    order(),
+    text("project_id"),
+    text("owner_id"),
+    text("part"),
+    text("item_id"),
     Index(None, "project_id", "owner_id"),
     Index(None, "project_id", "item_id"),
 )
@@ -63,20 +48,20 @@ response, `item` of a conversation."""
 responses = Table(
     "responses",
     metadata,
-    _order(),
-    _text("project_id"),
-    _text("id"),
-    _text("previous_id"),
-    _text("conversation_id"),
-    _whole("conversation_seq"),
-    _text("root_id"),
-    _text("status"),
+    order(),
+    text("project_id"),
+    text("id"),
+    text("previous_id"),
+    text("conversation_id"),
+    count("conversation_seq"),
+    text("root_id"),
+    text("status"),
     Column("is_background", Boolean, nullable=False),
     Column("is_deleted", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    _whole("created_s"),
-    _whole("expires_s"),
-    _whole("lease_s"),
+    count("created_s"),
+    count("expires_s"),
+    count("lease_s"),
     UniqueConstraint("project_id", "id"),
     Index(None, "project_id", "previous_id"),
     Index(None, "root_id"),
@@ -101,26 +86,26 @@ response_events = Table(
 conversations = Table(
     "conversations",
     metadata,
-    _order(),
-    _text("project_id"),
-    _text("id"),
+    order(),
+    text("project_id"),
+    text("id"),
     Column("labels", JSON, nullable=False),
-    _whole("created_s"),
+    count("created_s"),
     UniqueConstraint("project_id", "id"),
 )
 
 stored_chats = Table(
     "stored_chats",
     metadata,
-    _order(),
-    _text("project_id"),
-    _text("id"),
-    _text("model"),
+    order(),
+    text("project_id"),
+    text("id"),
+    text("model"),
     Column("labels", JSON, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("messages", LargeBinary, nullable=False),
-    _whole("created_s"),
-    _whole("expires_s"),
+    count("created_s"),
+    count("expires_s"),
     UniqueConstraint("project_id", "id"),
     Index(None, "expires_s"),
 )

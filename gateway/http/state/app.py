@@ -5,7 +5,7 @@ import re
 
 from fastapi import FastAPI, Request, Response
 
-from gateway.asgi import App, Message, Receive, Scope, Send, fields_of
+from gateway.asgi import App, Receive, Scope, Send, fields_of
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import StateDown
@@ -17,7 +17,7 @@ from gateway.http.state.incoming import IncomingFiles
 from gateway.http.state.kept_answers import kept_answers_routers
 from gateway.http.state.message_batches import message_batches_router
 from gateway.http.state.uploads import ProjectUploads, uploads_router
-from gateway.serving.body import ClientDisconnected, read_body
+from gateway.serving.body import ClientDisconnected, read_body, replayed
 from gateway.serving.body_budget import MIB, BodyBudget
 from gateway.serving.client_response import ClientResponse
 from gateway.store.database import DatabaseUnavailable
@@ -86,12 +86,12 @@ class StateApp:
         length = fields.get(b"content-length")
         if scope["path"].startswith(INTERNAL):  # routers have budgets of their own
             body = await read_body(receive, length, MAX_INTERNAL_MB)
-            await self._app(scope, _whole(body, receive), send)
+            await self._app(scope, replayed(body, receive), send)
             return
         is_small = SMALL_PATHS.fullmatch(scope["path"]) is not None
         with self._bodies.open(fields.get(PROJECT, b"")) as held:
             body = await read_body(receive, length, MAX_SMALL_MB if is_small else MAX_JSON_MB, held)
-            await self._app(scope, _whole(body, receive), send)
+            await self._app(scope, replayed(body, receive), send)
 
 
 def _routes(state: ProjectState) -> FastAPI:
@@ -112,16 +112,6 @@ def _routes(state: ProjectState) -> FastAPI:
     ):
         app.include_router(router)
     return app
-
-
-def _whole(body: bytes, receive: Receive) -> Receive:
-    """What an application receives whose request's body has been read."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replay
 
 
 async def _accept_lifespan(receive: Receive, send: Send) -> None:

@@ -8,6 +8,7 @@ from gateway.errors.state import ObjectNotFound
 from gateway.http.state.arrivals import Arrivals
 from gateway.http.state.json_bodies import json_response, read_json
 from gateway.http.state.parts import CurrentProject
+from gateway.ledger.calendar import DAY_S
 from gateway.responses.state_messages import (
     CHATS,
     HISTORY,
@@ -27,8 +28,6 @@ from gateway.store.database import Transaction
 from gateway.store.project_state import ProjectState
 from gateway.store.response_items import HistoryTooLarge, ItemRow, found_items, size_of
 from gateway.store.stored_chats import ChatRow, add_chat
-
-DAY_S = 86_400
 
 
 class AnswersFromRouters:

@@ -27,6 +27,7 @@ from gateway.errors.request import InvalidJSON, InvalidRequest
 from gateway.errors.state import BatchNotEnded
 from gateway.http.query import query
 from gateway.http.state.parts import CurrentProject
+from gateway.ledger.calendar import DAY_S
 from gateway.store.batches import (
     MESSAGES,
     BatchRow,
@@ -256,7 +257,7 @@ async def _store(state: ProjectState, project: str, data: bytes, total: int) -> 
         bytes=stored.bytes,
         sha256=stored.sha256,
         created_s=now_s,
-        expires_s=now_s + state.config.batches.output_days * 86_400,
+        expires_s=now_s + state.config.batches.output_days * DAY_S,
     )
     new = NewBatch(
         project_id=project,
